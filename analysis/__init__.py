@@ -1,0 +1,1 @@
+"""Reads a sweep, finished or running, and says what it shows."""

@@ -1,0 +1,119 @@
+"""What a sweep's directory says, as typed values: the form that the orchestrator writes and the analysis reads.
+
+    SWEEP/sweep.json                          SweepRecord, written atomically
+    SWEEP/trials/KEY/trial.json               TrialRecord, written atomically at every change of state
+    SWEEP/trials/KEY/records.jsonl            hrm.records.Report, one line each, appended by the driver
+    SWEEP/trials/KEY/attempts/N/step-*/       checkpoints (hrm.checkpoint)
+    SWEEP/trials/KEY/log.txt                  what the trial printed and why it failed
+
+The search's own log is Optuna's journal beside them; these files repeat from it what a reader needs without Optuna.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+SCHEMA = 1
+
+Phase = Literal["search", "replica"]
+TrialState = Literal["waiting", "running", "completed", "pruned", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One trial of a sweep, whatever its state."""
+
+    key: str
+    """Names its directory and its MLflow run: `baseline-search-0003`, `transformer-replica-0001`."""
+    task: str
+    arm: str
+    phase: Phase
+    """`search` trials choose configurations on validation; `replica` trials decide the comparison on test."""
+    number: int
+    """Its number in its Optuna study, from 0."""
+    trial_id: str
+    """The hash of its spec: equal specs, equal ids."""
+    spec: dict[str, Any]
+    """The whole TrialSpec as JSON data."""
+    parameters: dict[str, Any]
+    """What was searched: dotted path in the spec to value. A replica repeats those of its source."""
+    state: TrialState = "waiting"
+    reason: str = ""
+    """Why it was pruned or failed, in a sentence; empty otherwise."""
+    error: str = ""
+    """The traceback of a failure."""
+    source: str = ""
+    """Replicas: the key of the search trial whose configuration this is."""
+    attempts: int = 0
+    started: float | None = None
+    """Wall clock in seconds since the epoch."""
+    ended: float | None = None
+    num_parameters: int | None = None
+    """Trainable values without puzzle tables."""
+    resolved: dict[str, Any] = field(default_factory=dict)
+    """What every `auto` became: precision, attention, threads, device."""
+    objective: float | None = None
+    """The best value of the sweep's objective metric on validation so far."""
+    result: dict[str, Any] | None = None
+    """hrm.records.TrialResult as a dict, when completed."""
+    mlflow_run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRecord:
+    """One sweep: its question, what it resolved to, where it ran."""
+
+    name: str
+    question: str
+    experiment: dict[str, Any]
+    """The resolved experiment as JSON data, with every default written out."""
+    arms: list[str]
+    tasks: list[str]
+    metric: str
+    """The objective's name among the validation and test metrics: `loss`."""
+    direction: Literal["minimize", "maximize"]
+    budget: dict[str, Any]
+    """`{axis, amount}`: what the arms are matched by."""
+    planned_trials: int
+    datasets: dict[str, dict[str, Any]]
+    """By task: `{recipe, fingerprint, rows: {split: n}, facts: {...}}`; facts may hold `generator_cross_entropy`, the
+    best loss per token that any model can reach."""
+    command: str
+    """The command line that reproduces the sweep."""
+    code: dict[str, Any]
+    """`{commit, dirty}`; empty outside a git checkout."""
+    environment: dict[str, Any]
+    """Versions, host, CPU, cores."""
+    created: float
+    elapsed_seconds: float = 0.0
+    """Seconds that a driver was at work, over all starts."""
+    finished: bool = False
+
+
+def write_json(path: Path, record: SweepRecord | TrialRecord) -> None:
+    """Write a record so that a reader sees the old one or the new one, never half of it."""
+    text = json.dumps({"schema": SCHEMA, **asdict(record)}, indent=1)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def read_sweep_record(directory: Path) -> SweepRecord:
+    """SWEEP/sweep.json. Raises FileNotFoundError where there is no sweep, ValueError for a newer schema."""
+    return SweepRecord(**_load(directory / "sweep.json"))
+
+
+def read_trial_records(directory: Path) -> list[TrialRecord]:
+    """Every trial of the sweep, in the order of their keys."""
+    return [TrialRecord(**_load(path)) for path in sorted((directory / "trials").glob("*/trial.json"))]
+
+
+def _load(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(path.read_text())
+    schema = data.pop("schema")
+    if schema != SCHEMA:
+        raise ValueError(f"{path}: written with schema {schema}; this version reads schema {SCHEMA}")
+    return data

@@ -1,0 +1,1 @@
+"""Trains, evaluates and runs one model, anywhere. Knows nothing of Ray, Optuna or MLflow."""

@@ -1,0 +1,87 @@
+"""The contract of a model. One file here = one model: its spec (what YAML says) and the module it builds.
+
+A model works in segments: `segment` takes a state and rows, does one segment of computation and gives the new state
+and logits. Whatever repeats segments, halts rows and carries state across batches is shared (`hrm.nn.halting`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Self
+
+from torch import Tensor, nn
+
+from hrm.nn.draws import Draws
+from hrm.nn.halting import HaltingSpec
+from hrm.spec import Spec
+from hrm.tasks import TaskShape
+
+State = dict[str, Tensor]
+"""A model's state between segments, by name; each tensor is [B, ...], row by row. Empty for a model without state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flops:
+    """Floating-point operations of one segment on one row (matrix products, 2 per multiply-add)."""
+
+    forward: float
+    training: float
+    """Forward and backward, every forward pass of the training step included (the halting target's, too)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentOutput:
+    """What one segment gives. Shapes: B rows, S positions, V vocabulary."""
+
+    state: State
+    """Not detached; the caller detaches it between segments."""
+    logits: Tensor
+    """[B, S, V], in the compute dtype."""
+    q: Tensor | None = None
+    """[B, 2] float32: halt and continue logits; None for a model that cannot halt."""
+
+
+class Model(nn.Module, ABC):
+    """What every model's module offers. Weights are float32; they are cast to the compute dtype at use."""
+
+    @abstractmethod
+    def initial_state(self, num_rows: int) -> State:
+        """The state of rows that have seen no segment yet."""
+
+    @abstractmethod
+    def segment(self, state: State, inputs: Tensor, puzzle_identifiers: Tensor, draws: Draws) -> SegmentOutput:
+        """One segment. inputs [B, S] and puzzle_identifiers [B], integers. Gradients flow as the model prescribes."""
+
+    def num_parameters(self) -> int:
+        """Trainable values, without puzzle tables."""
+        return sum(p.numel() for p in self.parameters())
+
+
+class ModelSpec(Spec, ABC):
+    """What YAML says of a model."""
+
+    kind: str
+
+    @property
+    def halting(self) -> HaltingSpec:
+        """How many segments a row gets; one, without a Q, unless the model has a field of this name."""
+        return HaltingSpec()
+
+    @property
+    @abstractmethod
+    def sees_the_future(self) -> bool:
+        """True if position t is computed from tokens after t."""
+
+    @abstractmethod
+    def build(self, shape: TaskShape) -> Model:
+        """The module, with fresh weights drawn from torch's global generator."""
+
+    @abstractmethod
+    def flops(self, shape: TaskShape) -> Flops:
+        """The cost of one segment on one row."""
+
+    @classmethod
+    @abstractmethod
+    def smoke(cls) -> Self:
+        """The tiniest honest model of this kind, for contract tests and `--smoke`."""
