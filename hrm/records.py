@@ -31,7 +31,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One optimizer step. `metrics` holds `loss` (per scored token or row, as trained), `learning_rate`, `gradient_norm`."""
+    """One optimizer step. `metrics` holds `loss` (as trained), `learning_rate`, `gradient_norm` and more."""
 
     progress: Progress
     time: float
@@ -47,7 +47,7 @@ class Report:
     progress: Progress
     time: float
     validation: dict[str, float]
-    """Metrics on the validation split: `loss` per scored token, `token_accuracy`, `exact_accuracy`, and the task's own."""
+    """On the validation split: `loss` per scored token, `token_accuracy`, `exact_accuracy`, and the task's own."""
     steps: tuple[StepRecord, ...] = ()
     system: dict[str, float] = field(default_factory=dict)
     """The worker's node when the report was made: `cpu_percent`, `process_memory_bytes`, ..."""
@@ -69,7 +69,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """How a trial ended: its best checkpoint by the objective on validation, and the test metrics of that checkpoint."""
+    """How a trial ended: its best checkpoint by the objective on validation, and that checkpoint's test metrics."""
 
     progress: Progress
     best_step: int

@@ -73,7 +73,7 @@ def problems_of(error: ValidationError, kind: type[BaseModel], place: str) -> li
 
 
 def _problem(details: Any, kind: type[BaseModel], place: str) -> Problem:
-    path, owner, tags = _walk(details["loc"], kind)
+    path, owner = _walk(details["loc"], kind)
     where = f"{place}: {path}" if path else place
     value = _short(details.get("input"))
     match details["type"]:
@@ -100,16 +100,15 @@ def _problem(details: Any, kind: type[BaseModel], place: str) -> Problem:
             return Problem(where, f"{message}, got {value}")
 
 
-def _walk(location: tuple[str | int, ...], kind: type[BaseModel]) -> tuple[str, type[BaseModel] | None, list[str]]:
+def _walk(location: tuple[str | int, ...], kind: type[BaseModel]) -> tuple[str, type[BaseModel] | None]:
     """The dotted path of an error without pydantic's union tags, and the model that owns its last part."""
     owner: type[BaseModel] | None = kind
     candidates: list[type[BaseModel]] = []
-    path, tags = "", []
+    path = ""
     for part in location:
         tagged = next((c for c in candidates if _kind_of(c) == part), None)
         if tagged is not None:
             owner, candidates = tagged, []
-            tags.append(str(part))
             continue
         if isinstance(part, int):
             path += f"[{part}]"
@@ -123,7 +122,7 @@ def _walk(location: tuple[str | int, ...], kind: type[BaseModel]) -> tuple[str, 
                 candidates = candidates if _kind_of(candidates[0]) else []
         elif part != location[-1] and not candidates:
             owner = None
-    return path, owner, tags
+    return path, owner
 
 
 def _kind_of(model: type[BaseModel]) -> str | None:

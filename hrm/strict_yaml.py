@@ -38,7 +38,9 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|fa
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]*$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.inf)|\.nan)$"),
+    re.compile(
+        r"^(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.inf)|\.nan)$"
+    ),
     list("-+0123456789."),
 )
 
@@ -59,7 +61,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 def parse_yaml(text: str, place: str) -> Any:
     """Parse YAML text; `place` (a file name) starts every error. Raises SpecError."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise SpecError(Problem(f"{place}{mark}", f"not valid YAML: {error.problem}", "Correct the file")) from error
@@ -72,8 +74,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise SpecError(Problem(str(path), f"cannot be read: {error.strerror}", "Give the path of a YAML file")) from error
+        raise SpecError(
+            Problem(str(path), f"cannot be read: {error.strerror}", "Give the path of a YAML file")
+        ) from error
     data = parse_yaml(text, str(path))
     if not isinstance(data, dict):
-        raise SpecError(Problem(str(path), f"must hold a mapping, got {type(data).__name__}", "Start with `key: value`"))
+        raise SpecError(
+            Problem(str(path), f"must hold a mapping, got {type(data).__name__}", "Start with `key: value`")
+        )
     return data

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from hrm.nn.draws import Draws
@@ -45,6 +46,8 @@ class SegmentOutput:
 class Model(nn.Module, ABC):
     """What every model's module offers. Weights are float32; they are cast to the compute dtype at use."""
 
+    compute_dtype: torch.dtype = torch.float32
+
     @abstractmethod
     def initial_state(self, num_rows: int) -> State:
         """The state of rows that have seen no segment yet."""
@@ -63,9 +66,8 @@ class ModelSpec(Spec, ABC):
 
     kind: str
 
-    @property
-    def halting(self) -> HaltingSpec:
-        """How many segments a row gets; one, without a Q, unless the model has a field of this name."""
+    def halting_rule(self) -> HaltingSpec:
+        """How many segments a row gets and what ends it: one, always, unless the model says otherwise."""
         return HaltingSpec()
 
     @property

@@ -1,0 +1,178 @@
+"""The tables and paragraphs of a report as plain text, shared by its Markdown and its HTML form.
+
+A `Table` holds text as it came; whoever renders it escapes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from analysis.answer import Answer
+from analysis.arms import ArmResult, ranked
+from analysis.compare import Difference
+from analysis.numbers import amount, count, duration, flop, metric_unit, p_value, percent, plural, significant, together
+
+if TYPE_CHECKING:
+    from analysis.report import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text below a header; `numeric` columns are set to the right."""
+
+    header: list[str]
+    rows: list[list[str]]
+    numeric: frozenset[int] = frozenset()
+    leader: int | None = None
+    """The row of the best arm."""
+
+
+def status_line(report: Report) -> str:
+    """Empty for a finished sweep, else how far it is."""
+    if report.finished:
+        return ""
+    t = report.trials
+    return (
+        f"This sweep has not finished: {t['completed'] + t['pruned'] + t['failed']} of {t['planned']} planned trials "
+        f"have ended, {t['running']} running. Everything below is as of now and can change."
+    )
+
+
+def certainty_line(report: Report, answer: Answer) -> str:
+    """The probability that the leader is best, and where it stands against the reference."""
+    parts = []
+    if answer.probability_best is not None:
+        parts.append(f"Probability that {answer.best_arm} is the best arm: {percent(answer.probability_best)}.")
+    if answer.reference and answer.reference["ratio"]:
+        parts.append(
+            f"Its loss is {significant(answer.reference['ratio'], 3)} times the generator's cross-entropy "
+            f"({significant(answer.reference['generator_cross_entropy'])}), the least that any model can reach."
+        )
+    return " ".join(parts)
+
+
+def arms_table(report: Report, task: str) -> Table:
+    """The comparison: best first, arms without a value last."""
+    here = [arm for arm in report.arms if arm.task == task]
+    order = ranked([arm for arm in here if arm.metric and arm.metric.decides], report.direction)
+    order += ranked([arm for arm in here if arm.metric and not arm.metric.decides], report.direction)
+    order += [arm for arm in here if arm.metric is None]
+    unit = metric_unit(report.metric)
+    header = ["arm", f"test {report.metric}" + (f" ({unit})" if unit else ""), "95 % interval", "n", "parameters"]
+    header += ["steps", "training FLOPs", "seconds", "best checkpoint"]
+    leader = 0 if order and order[0].metric is not None else None
+    return Table(header, [_arm_row(arm) for arm in order], frozenset(range(1, 8)), leader)
+
+
+def comparisons_table(report: Report, answer: Answer) -> Table:
+    """The best arm minus each other one, paired by seed."""
+    header = ["best minus", f"difference in {report.metric}", "95 % interval", "paired seeds", "p", "p (Holm)"]
+    header.append("detectable (80 % power)")
+    return Table(header, [_difference_row(d) for d in answer.comparisons], frozenset(range(1, 7)))
+
+
+def configurations_table(report: Report, task: str) -> Table:
+    """What was searched, and the best configuration of each arm."""
+    arms = [arm for arm in report.arms if arm.task == task and arm.metric is not None]
+    names = sorted({name for arm in arms for name in arm.best_configuration})
+    rows = [[name, *(_value(arm.best_configuration.get(name)) for arm in arms)] for name in names]
+    return Table(["searched parameter", *(arm.name for arm in arms)], rows, frozenset(range(1, len(arms) + 1)))
+
+
+def cost_table(report: Report) -> Table:
+    """What the sweep took."""
+    t = report.trials
+    states = ", ".join(f"{t[state]} {state}" for state in ("completed", "pruned", "failed", "running", "waiting"))
+    rows = [
+        ["wall clock", duration(report.elapsed_seconds)],
+        ["training, summed over trials", duration(report.cost["seconds"])],
+        ["training FLOPs, summed over trials", flop(report.cost["flops"])],
+        ["trials", f"{t['total']} of {t['planned']} planned: {states}"],
+    ]
+    return Table(["cost", ""], rows)
+
+
+def datasets_table(report: Report) -> Table:
+    """Recipe, fingerprint and rows per split, by task."""
+    rows = []
+    for task, data in report.datasets.items():
+        sizes = ", ".join(f"{split} {_value(n)}" for split, n in data.get("rows", {}).items())
+        rows.append([task, _value(data.get("recipe")), _value(data.get("fingerprint")), sizes])
+    return Table(["task", "recipe", "fingerprint", "rows"], rows)
+
+
+def environment_table(report: Report) -> Table:
+    """The machine, the versions and the code."""
+    code = report.reproduce["code"]
+    commit = f"{code['commit']}{' with uncommitted changes' if code.get('dirty') else ''}" if code else "not from git"
+    rows = [[name, _value(value)] for name, value in report.reproduce["environment"].items()]
+    return Table(["it ran on", ""], [["code", commit], *rows])
+
+
+def failures_table(report: Report) -> Table:
+    """Failed trials with their reasons and logs."""
+    return Table(
+        ["trial", "reason", "log"], [[failure.key, failure.reason, failure.log] for failure in report.failures]
+    )
+
+
+def matching_paragraph(report: Report) -> str:
+    """How the arms were matched, and which split did what."""
+    axis, size = report.matched_by.get("axis"), report.matched_by.get("amount")
+    budget = f"{amount(float(size), str(axis))} each" if axis and size is not None else "a budget that was not recorded"
+    return (
+        f"The arms were matched by {axis or 'an unknown axis'}: every trial that is neither pruned nor failed trains for "
+        f"{budget}; the other costs follow and are in the table. Training used the train split. The search, the "
+        "pruning and the choice of checkpoints used the validation split. Each replica reported its best checkpoint on "
+        "the test split once, and only these values decide. Intervals are 95 %: Student's t over seeds, from 10 seeds on "
+        "a bootstrap for the means. Differences are paired by seed; their p are corrected by Holm. The probability of "
+        "being best is by Monte Carlo over the t distributions of the means. Parameters are trainable values without "
+        "puzzle tables; steps, FLOPs and seconds are means per replica."
+    )
+
+
+def notes(report: Report, task: str) -> list[str]:
+    """What a reader of the comparison must know about single arms."""
+    lines = []
+    for arm in (arm for arm in report.arms if arm.task == task):
+        if arm.metric is None:
+            lines.append(f"{arm.name}: no trial has completed.")
+        elif not arm.metric.decides:
+            lines.append(f"{arm.name}: {arm.metric.evidence}.")
+        elif arm.metric.note:
+            lines.append(f"{arm.name}: {arm.metric.note}, so there is no interval.")
+        if arm.replicas_failed:
+            failed = f"{arm.replicas_failed} of {plural(arm.replicas, 'replica')}"
+            lines.append(f"{arm.name}: {failed} failed; the mean is of those that did not.")
+    return lines
+
+
+def _arm_row(arm: ArmResult) -> list[str]:
+    cost = [count(arm.parameters), count(arm.steps), flop(arm.flops), duration(arm.seconds), arm.best_checkpoint or "–"]
+    metric = arm.metric
+    if metric is None:
+        return [arm.name, "–", "–", "0", *cost]
+    mean, low, high = together(metric.mean, metric.low, metric.high)
+    if not metric.decides:
+        return [arm.name, f"{mean} (validation)", "search only", "1", *cost]
+    return [arm.name, mean, "one seed" if metric.low is None else f"{low} to {high}", str(metric.n), *cost]
+
+
+def _difference_row(d: Difference) -> list[str]:
+    if d.mean is None:
+        return [d.other, "–", "–", "0", "–", "–", "–"]
+    mean, low, high = together(d.mean, d.low, d.high)
+    interval = "one seed" if d.low is None else f"{low} to {high}"
+    return [d.other, mean, interval, str(d.n), p_value(d.p), p_value(d.adjusted_p), significant(d.detectable, 2)]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return significant(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_value(item)}" for name, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_value(item) for item in value)
+    return "–" if value is None else str(value)

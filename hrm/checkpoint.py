@@ -1,0 +1,146 @@
+"""Checkpoints: write (manifest last), verify, read, find the newest good one, retain.
+
+A checkpoint is a folder: `model.safetensors` (weights and buffers), `training.safetensors` (optimizer and carry),
+`state.json` (counters, records not yet reported) and `manifest.json` with the SHA-256 of each file, the trial's spec,
+metrics so far, dataset fingerprint, code and environment. It appears under its name only when it is whole. Nothing in
+it is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load, save
+from torch import Tensor
+
+SCHEMA = 1
+logger = logging.getLogger(__name__)
+
+
+class DamagedCheckpointError(Exception):
+    """The folder is not a whole checkpoint of ours; the message says what is wrong with which file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint in memory, on the CPU."""
+
+    model: dict[str, Tensor]
+    training: dict[str, Tensor]
+    state: dict[str, Any]
+    manifest: dict[str, Any]
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write the folder `path`, which must not exist: under another name first, flushed to disk, then renamed."""
+    temporary = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    contents = {
+        "model.safetensors": save(checkpoint.model),
+        "training.safetensors": save(checkpoint.training),
+        "state.json": json.dumps(checkpoint.state, allow_nan=False).encode(),
+    }
+    for name, content in contents.items():
+        _write_flushed(temporary / name, content)
+    files = {name: {"sha256": _sha256(content), "bytes": len(content)} for name, content in contents.items()}
+    manifest = {"schema": SCHEMA, **checkpoint.manifest, "files": files}
+    _write_flushed(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
+    temporary.rename(path)
+    _flush_directory(path.parent)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify every byte. Raises DamagedCheckpointError."""
+    manifest = read_manifest(path)
+    contents = {name: _read_verified(path / name, facts) for name, facts in manifest["files"].items()}
+    return Checkpoint(
+        model=load(contents["model.safetensors"]),
+        training=load(contents["training.safetensors"]),
+        state=json.loads(contents["state.json"]),
+        manifest=manifest,
+    )
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest alone. Raises DamagedCheckpointError."""
+    try:
+        manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text())
+    except (OSError, ValueError) as error:
+        raise DamagedCheckpointError(f"{path}: no readable manifest.json ({error})") from error
+    if manifest.get("schema") != SCHEMA:
+        raise DamagedCheckpointError(f"{path}: schema {manifest.get('schema')}, this version reads {SCHEMA}")
+    return manifest
+
+
+def newest_checkpoint(trial_directory: Path, attempt: int) -> tuple[Path, Checkpoint] | None:
+    """The good checkpoint of the largest step among the attempts up to `attempt`; None if there is none.
+
+    A damaged one is set aside (renamed to `*.damaged`) and the one before it is used.
+    """
+    for path in sorted(_checkpoints(trial_directory, attempt), key=_order, reverse=True):
+        try:
+            return path, read_checkpoint(path)
+        except DamagedCheckpointError as error:
+            logger.warning("%s; set aside, using the one before it", error)
+            path.rename(path.with_name(f"{path.name}.damaged"))
+    return None
+
+
+def checkpoint_path(trial_directory: Path, attempt: int, step: int) -> Path:
+    """Where the checkpoint of an attempt at a step lives."""
+    return trial_directory / "attempts" / str(attempt) / f"step-{step:08d}"
+
+
+def retain(trial_directory: Path, attempt: int, keep: Iterable[Path]) -> None:
+    """Remove the checkpoints of the attempts up to `attempt` that are not in `keep`."""
+    wanted = set(keep)
+    for path in _checkpoints(trial_directory, attempt):
+        if path not in wanted:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _checkpoints(trial_directory: Path, attempt: int) -> list[Path]:
+    folders = (trial_directory / "attempts").glob("*/step-*")
+    return [path for path in folders if path.suffix != ".damaged" and int(path.parent.name) <= attempt]
+
+
+def _order(path: Path) -> tuple[int, int]:
+    return int(path.name.removeprefix("step-")), int(path.parent.name)
+
+
+def _read_verified(path: Path, facts: dict[str, Any]) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedCheckpointError(f"{path}: {error.strerror}") from error
+    if len(content) != facts["bytes"] or _sha256(content) != facts["sha256"]:
+        raise DamagedCheckpointError(f"{path}: its bytes are not those that the manifest lists")
+    return content
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write_flushed(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

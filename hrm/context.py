@@ -1,0 +1,82 @@
+"""What a training needs from the place where it runs: a protocol, and the plainest place, this process.
+
+The loop (`hrm.train`) is the same in this process, in a reused trial process and on Ray Train workers; only the
+context differs. Collectives are over the workers of one trial.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class TrainContext(Protocol):
+    """One worker's view of its surroundings."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def world_size(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def threads(self) -> int:
+        """Threads for this worker's computation: the CPUs that it was given."""
+
+    @property
+    def attempt(self) -> int:
+        """From 1; each start of a trial has its own, so that the remains of an earlier one cannot interfere."""
+
+    @property
+    def trial_directory(self) -> Path:
+        """Where `attempts/N/` are, readable by every worker."""
+
+    @property
+    def data_root(self) -> Path:
+        """Where built datasets are."""
+
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """The sum over workers, in place."""
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """The workers' tensors, one after another along the first dimension."""
+
+    def should_stop(self) -> bool:
+        """True when the trial has to save and leave; every worker gets the same answer."""
+
+    def system_metrics(self) -> dict[str, float]:
+        """This worker's node now: cpu_percent, memory, GPU figures where there are any."""
+
+
+@dataclass
+class LocalContext:
+    """One worker: this process."""
+
+    trial_directory: Path
+    data_root: Path
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    threads: int = 1
+    attempt: int = 1
+    rank: int = 0
+    world_size: int = 1
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def should_stop(self) -> bool:
+        return self.stop.is_set()
+
+    def system_metrics(self) -> dict[str, float]:
+        return {}

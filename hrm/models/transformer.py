@@ -1,0 +1,79 @@
+"""A plain transformer of the same blocks: the control that keeps every comparison honest.
+
+`num_layers` blocks once, gradient through all of them, no state between segments. Shares embedding, blocks and head
+with HRM, so that equal layers are equal parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from hrm.models import Flops, Model, ModelSpec, SegmentOutput, State
+from hrm.nn.draws import Draws
+from hrm.nn.layers import BlockShape, Embedding, Linear, Rotary, Stack
+from hrm.tasks import TaskShape
+
+
+class TransformerSpec(ModelSpec):
+    """A post-norm transformer with rotary positions."""
+
+    kind: Literal["transformer"] = "transformer"
+    hidden_size: int = Field(512, ge=8)
+    num_heads: int = Field(8, ge=1)
+    expansion: float = Field(4.0, gt=0.0)
+    num_layers: int = Field(8, ge=1)
+    rotary_theta: float = Field(10000.0, gt=0.0)
+    causal: bool = False
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % (2 * self.num_heads):
+            raise ValueError(
+                f"hidden_size must be a multiple of 2 * num_heads, got {self.hidden_size} and {self.num_heads} heads"
+            )
+        return self
+
+    @property
+    def sees_the_future(self) -> bool:
+        return not self.causal
+
+    def build(self, shape: TaskShape) -> Transformer:
+        return Transformer(self, shape)
+
+    def block(self) -> BlockShape:
+        """The shape of the blocks."""
+        return BlockShape(self.hidden_size, self.num_heads, self.expansion, self.causal, self.dropout)
+
+    def flops(self, shape: TaskShape) -> Flops:
+        head = 2.0 * shape.sequence_length * self.hidden_size * shape.vocab_size
+        forward = self.num_layers * self.block().flops(shape.sequence_length) + head
+        return Flops(forward, 3 * forward)
+
+    @classmethod
+    def smoke(cls) -> Self:
+        return cls(hidden_size=16, num_heads=2, num_layers=1, causal=True, dropout=0.1)
+
+
+class Transformer(Model):
+    """The module."""
+
+    def __init__(self, spec: TransformerSpec, shape: TaskShape) -> None:
+        super().__init__()
+        size = spec.hidden_size
+        self.scale = math.sqrt(size)
+        self.embed_tokens = Embedding(shape.vocab_size, size, size**-0.5)
+        self.rotary = Rotary(size // spec.num_heads, shape.sequence_length, spec.rotary_theta)
+        self.stack = Stack(spec.num_layers, spec.block())
+        self.lm_head = Linear(size, shape.vocab_size)
+
+    def initial_state(self, num_rows: int) -> State:
+        return {}
+
+    def segment(self, state: State, inputs: Tensor, puzzle_identifiers: Tensor, draws: Draws) -> SegmentOutput:
+        x = self.embed_tokens(inputs, self.compute_dtype) * self.scale
+        return SegmentOutput({}, self.lm_head(self.stack(x, self.rotary, draws)))

@@ -1,0 +1,36 @@
+"""When a row has had enough segments: the rules of HRM (q_with_target), of TRM and URM (q), and none.
+
+`none` gives every row a fixed number of segments. Follows sapientinc/HRM `hrm_act_v1.py` and TRM's `trm.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from hrm.nn.draws import Draws
+from hrm.spec import Spec
+
+
+class HaltingSpec(Spec):
+    """How many segments a row gets, and whether a learned Q may end it sooner during training."""
+
+    rule: Literal["none", "q", "q_with_target"] = "none"
+    """`q`: halt where q_halt > 0. `q_with_target`: halt where q_halt > q_continue, and train q_continue towards the Q
+    of one further segment (a second forward pass)."""
+    segments: int = Field(1, ge=1, le=64)
+    """The most segments of a row (`halt_max_steps`); all of them at evaluation."""
+    exploration: float = Field(0.1, ge=0.0, le=1.0)
+    """The share of rows that must take a random minimum of 2 .. segments."""
+
+
+def halted_rows(spec: HaltingSpec, q: Tensor | None, segments: Tensor, draws: Draws) -> Tensor:
+    """[B] bool: the rows that end with this segment. q [B, 2]; segments [B] counts this one."""
+    last = segments >= spec.segments
+    if spec.rule == "none" or spec.segments == 1 or q is None or not draws.training:
+        return last
+    done = q[:, 0] > (q[:, 1] if spec.rule == "q_with_target" else 0.0)
+    least = (draws.uniform() < spec.exploration) * draws.integers(2, spec.segments)
+    return (last | done) & (segments >= least)

@@ -1,0 +1,114 @@
+"""TrainState: everything that a training changes, and its way into a checkpoint and back.
+
+Random draws are functions of (seed, step, slot), so there is no generator to save. The carry is saved for the whole
+global batch, so that a resume may use another number of workers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from hrm.checkpoint import Checkpoint
+from hrm.context import TrainContext
+from hrm.models import Model
+from hrm.records import Progress, Report, StepRecord
+from hrm.segments import Carry
+from hrm.tasks import TaskShape
+from hrm.trial import TrialSpec
+
+_CARRY_FIELDS = ("segments", "halted", "refills")
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best report so far by the objective."""
+
+    value: float
+    step: int
+    checkpoint: str
+    """Relative to the trial's directory."""
+    validation: dict[str, float]
+
+
+@dataclass(slots=True)
+class TrainState:
+    """The whole state of a training between two steps."""
+
+    model: Model
+    optimizer: Optimizer
+    carry: Carry
+    progress: Progress = field(default_factory=Progress)
+    best: Best | None = None
+    pending: list[StepRecord] = field(default_factory=list)
+    """Steps since the last report."""
+    last_report: Report | None = None
+
+    @classmethod
+    def fresh(cls, trial: TrialSpec, shape: TaskShape, dtype: torch.dtype, context: TrainContext) -> TrainState:
+        """Weights drawn from the trial's seed, on the CPU, so that they do not depend on the device."""
+        torch.manual_seed(trial.seed)
+        model = trial.model.build(shape).to(context.device)
+        model.compute_dtype = dtype
+        model.train()
+        slots = len(local_slots(trial, context))
+        carry = Carry.empty(model, slots, shape.sequence_length, context.device)
+        return cls(model, trial.optimizer.build(model.parameters()), carry)
+
+    def save(self, context: TrainContext, manifest: dict[str, Any]) -> Checkpoint:
+        """A copy on the CPU. Every worker must call it (it gathers the carry); the first one writes the result."""
+        carry = self._carry_tensors()
+        training = {f"carry.{name}": _to_cpu(context.all_gather(value)) for name, value in carry.items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                training[f"optimizer.{name}.{key}"] = _to_cpu(value)
+        state = {
+            "progress": asdict(self.progress),
+            "best": None if self.best is None else asdict(self.best),
+            "pending": [asdict(record) for record in self.pending],
+            "last_report": None if self.last_report is None else asdict(self.last_report),
+        }
+        model = {name: _to_cpu(value) for name, value in self.model.state_dict().items()}
+        return Checkpoint(model, training, state, manifest)
+
+    def restore(self, checkpoint: Checkpoint, trial: TrialSpec, context: TrainContext) -> None:
+        """Take over a checkpoint's state; the slice of the carry that is this worker's."""
+        self.model.load_state_dict(checkpoint.model)
+        for name, parameter in self.model.named_parameters():
+            prefix = f"optimizer.{name}."
+            slots = {key[len(prefix) :]: value for key, value in checkpoint.training.items() if key.startswith(prefix)}
+            if slots:
+                moments = {key: value.to(parameter.device) for key, value in slots.items() if key != "step"}
+                self.optimizer.state[parameter] = {"step": slots["step"], **moments}
+        mine = local_slots(trial, context)
+        self._take_carry({k: v[mine].to(context.device) for k, v in checkpoint.training.items() if k[:6] == "carry."})
+        state = checkpoint.state
+        self.progress = Progress(**state["progress"])
+        self.best = None if state["best"] is None else Best(**state["best"])
+        self.pending = [StepRecord(Progress(**r["progress"]), r["time"], r["metrics"]) for r in state["pending"]]
+        self.last_report = None if state["last_report"] is None else Report.from_dict(state["last_report"])
+
+    def _carry_tensors(self) -> dict[str, Tensor]:
+        tensors = {name: getattr(self.carry, name) for name in _CARRY_FIELDS}
+        tensors |= {f"state.{name}": value for name, value in self.carry.state.items()}
+        return tensors | {f"rows.{name}": value for name, value in self.carry.rows.items()}
+
+    def _take_carry(self, tensors: dict[str, Tensor]) -> None:
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+
+        plain = {name: tensors[f"carry.{name}"] for name in _CARRY_FIELDS}
+        self.carry = Carry(state=part("carry.state."), rows=part("carry.rows."), **plain)
+
+
+def local_slots(trial: TrialSpec, context: TrainContext) -> Tensor:
+    """The places of this worker's rows in the global batch: a contiguous share, sizes differing by at most one."""
+    return torch.arange(trial.batch_size).tensor_split(context.world_size)[context.rank]
+
+
+def _to_cpu(value: Tensor) -> Tensor:
+    return value.detach().to("cpu", copy=True).contiguous()

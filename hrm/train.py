@@ -1,0 +1,275 @@
+"""The training loop: train(trial, context) yields a Report at every evaluation and returns the TrialResult.
+
+The same loop runs in this process, in a reused trial process and on Ray Train workers (`hrm.context`). It resumes from
+the newest good checkpoint: 20 steps, a kill and 20 more steps give the numbers of 40 steps, bit for bit on one CPU.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Generator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hrm.checkpoint import checkpoint_path, newest_checkpoint, read_checkpoint, retain, write_checkpoint
+from hrm.context import TrainContext
+from hrm.data.dataset import Dataset, open_dataset
+from hrm.data.order import RowOrder
+from hrm.errors import SpecError, TrialError
+from hrm.evaluate import evaluate, to_device
+from hrm.nn.draws import Draws
+from hrm.nn.puzzle_table import PuzzleTable
+from hrm.precision import resolve
+from hrm.provenance import code_version, environment
+from hrm.records import Progress, Report, StepRecord, TrialResult
+from hrm.segments import Rows, train_segment
+from hrm.state import Best, TrainState, local_slots
+from hrm.tasks import IGNORE
+from hrm.trial import TrialSpec, refusals
+
+logger = logging.getLogger(__name__)
+
+
+class StopRequested(Exception):  # noqa: N818  (not an error)
+    """The trial was asked to stop and has saved where it is."""
+
+
+def train(
+    trial: TrialSpec, context: TrainContext, *, known_reports: int = 0, test: bool = False
+) -> Generator[Report, None, TrialResult]:
+    """Train to the end of the budget. Raises TrialError, StopRequested, SpecError.
+
+    known_reports: how many reports the caller has already; a report that a checkpoint holds beyond these is given
+    again. test: measure the best checkpoint on the test split at the end. Every worker of the trial runs this.
+    """
+    training = Training(trial, context)
+    report = training.state.last_report
+    if report is not None and report.index > known_reports:
+        yield report
+    while not training.done:
+        training.step()
+        if training.report_is_due:
+            yield training.report()
+        elif context.should_stop():
+            training.save()
+            raise StopRequested
+    return training.finish(test)
+
+
+class Training:
+    """One trial at work on one worker: its state, its data and the order of events in a step."""
+
+    def __init__(self, trial: TrialSpec, context: TrainContext) -> None:
+        torch.set_num_threads(context.threads)
+        self.trial, self.context = trial, context
+        self.dataset: Dataset = open_dataset(trial.task, context.data_root)
+        problems = refusals(trial, self.dataset.shape, "trial")
+        if problems:
+            raise SpecError(*problems)
+        found = newest_checkpoint(context.trial_directory, context.attempt)
+        now = resolve(trial.precision, context.device, context.threads)
+        self.resolved: dict[str, Any] = found[1].manifest["resolved"] if found else now
+        dtype = getattr(torch, self.resolved["precision"])
+        self.state = TrainState.fresh(trial, self.dataset.shape, dtype, context)
+        if found:
+            self._resume(found[1].manifest, found[0], now)
+            self.state.restore(found[1], trial, context)
+        self.rows = self.dataset.split("train")
+        self.order = RowOrder(len(self.rows), trial.batch_size, trial.seed)
+        self.slots = local_slots(trial, context)
+        self.halting = trial.model.halting_rule()
+        self.step_flops = trial.model.flops(self.dataset.shape).training * trial.batch_size
+
+    def _resume(self, manifest: dict[str, Any], path: Path, now: dict[str, Any]) -> None:
+        if manifest["dataset_fingerprint"] != self.dataset.manifest.fingerprint:
+            raise TrialError("dataset_changed", f"{path} was trained on other data than {self.trial.task.kind} is now")
+        exact = self.resolved == now and self.trial.budget.axis != "seconds"
+        logger.info("resumed from %s%s", path, "" if exact else f"; not exact: then {self.resolved}, now {now}")
+
+    @property
+    def done(self) -> bool:
+        """True when the budget is spent."""
+        return self.trial.budget.spent(self.state.progress) >= 1.0
+
+    @property
+    def reports_earned(self) -> int:
+        """How many reports the spent share of the budget is worth."""
+        share = self.trial.budget.spent(self.state.progress)
+        return min(self.trial.num_reports, int(share * self.trial.num_reports + 1e-9))
+
+    @property
+    def report_is_due(self) -> bool:
+        """True when a further share of the budget is spent since the last report."""
+        last = self.state.last_report
+        return self.reports_earned > (0 if last is None else last.index)
+
+    def step(self) -> None:
+        """One optimizer step: refill, segment, backward, guard, update, record."""
+        started = time.perf_counter()
+        state, step = self.state, self.state.progress.step + 1
+        entered = state.carry.halted.sum()
+        state.carry.refill(state.model, self._next_rows())
+        row_weight, normaliser = self._loss_weights()
+        draws = Draws(self.trial.seed, step, self.slots.to(self.context.device))
+        try:
+            scored = train_segment(state.model, state.carry, self.halting, self.trial.loss, row_weight, draws)
+            (scored.loss / normaliser).backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError as error:
+            raise TrialError(
+                "out_of_memory", f"at step {step}: {error}. Lower batch_size or the model's size"
+            ) from error
+        sums = self._reduce({**scored.sums, "objective": scored.loss.detach(), "entered": entered})
+        self._reduce_gradients()
+        norm = self._guarded_norm(sums["objective"], step)
+        rate = self._update(step)
+        state.progress = Progress(
+            step=step,
+            examples=state.progress.examples + int(sums["entered"]),
+            tokens=state.progress.tokens + int(sums["tokens"]),
+            flops=state.progress.flops + self.step_flops,
+            seconds=state.progress.seconds + time.perf_counter() - started,
+        )
+        metrics = {**self._metrics(sums, normaliser), "learning_rate": rate, "gradient_norm": norm}
+        state.pending.append(StepRecord(state.progress, time.time(), metrics))
+
+    def _next_rows(self) -> Rows:
+        """The row that each slot would take now (only halted slots do)."""
+        refills = self.state.carry.refills.cpu()
+        if self.trial.sampling == "original":
+            refills = torch.full_like(refills, self.state.progress.step)
+        numbers = self.order.rows(refills.numpy(), self.slots.numpy())
+        return to_device(self.rows.gather(numbers), self.context.device)
+
+    def _loss_weights(self) -> tuple[Tensor, float]:
+        """The weight of each row's summed loss, and what the global sum is divided by (`TaskSpec.reduction`)."""
+        tokens = (self.state.carry.rows["labels"] != IGNORE).sum(-1)
+        if self.trial.task.reduction == "row":
+            return 1.0 / tokens.clamp(min=1), float(self.trial.batch_size)
+        total = self.context.all_reduce(tokens.sum().float())
+        return torch.ones_like(tokens, dtype=torch.float32), max(float(total), 1.0)
+
+    def _reduce(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """The sums over all workers, in one collective and one copy to the host."""
+        stacked = torch.stack([value.to(self.context.device, torch.float32) for value in sums.values()])
+        return dict(zip(sums, self.context.all_reduce(stacked).tolist(), strict=True))
+
+    def _reduce_gradients(self) -> None:
+        """Sum the gradients over the workers (each holds its share of the global mean already)."""
+        if self.context.world_size == 1:
+            return
+        gradients = [p.grad for p in self.state.model.parameters() if p.grad is not None]
+        flat = self.context.all_reduce(torch.cat([g.flatten() for g in gradients]))
+        for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def _guarded_norm(self, objective: float, step: int) -> float:
+        """Clip, and give the norm before clipping. Raises TrialError before the optimizer moves."""
+        limit = self.trial.clip_norm or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(self.state.model.parameters(), limit, foreach=True))
+        for name, value in (("loss", objective), ("gradient norm", norm)):
+            if not math.isfinite(value):
+                raise TrialError("not_finite", f"the {name} is {value} at step {step}; the weights were not changed")
+        return norm
+
+    def _update(self, step: int) -> float:
+        """Move the weights and the puzzle rows; gives the learning rate."""
+        state, settings = self.state, self.trial.optimizer
+        after = replace(
+            state.progress,
+            step=step,
+            flops=state.progress.flops + self.step_flops,
+            examples=state.progress.examples + self.trial.batch_size,
+        )
+        factor = self.trial.schedule.factor(step, self.trial.budget.spent(after))
+        for group in state.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * factor
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        gather = self.context.all_gather if self.context.world_size > 1 else None
+        for module in state.model.modules():
+            if isinstance(module, PuzzleTable):
+                module.sign_step(settings.puzzle_learning_rate * factor, settings.puzzle_weight_decay, gather)
+        return settings.learning_rate * factor
+
+    def _metrics(self, sums: dict[str, float], normaliser: float) -> dict[str, float]:
+        """The sums of a step as means: the loss as trained, accuracies, and what the rows that halted show."""
+        metrics = {
+            "loss": sums["loss"] / normaliser,
+            "token_accuracy": sums["correct"] / max(sums["tokens"], 1.0),
+        }
+        if sums["halted"]:
+            metrics["exact_accuracy"] = sums["exact"] / sums["halted"]
+            metrics["segments"] = sums["segments"] / sums["halted"]
+        if "q_halt_loss" in sums:
+            metrics["q_halt_loss"] = sums["q_halt_loss"] / self.trial.batch_size
+            metrics["q_halt_accuracy"] = sums["q_halt_correct"] / max(sums["halted"], 1.0)
+        if "q_continue_loss" in sums:
+            metrics["q_continue_loss"] = sums["q_continue_loss"] / self.trial.batch_size
+        return metrics
+
+    def report(self) -> Report:
+        """Evaluate on validation, note the best, write a checkpoint."""
+        state, context = self.state, self.context
+        validation = evaluate(state.model, self.dataset.split("validation"), self.trial, context)
+        metric = self.trial.objective.metric
+        if metric not in validation:
+            raise TrialError("no_such_metric", f"objective.metric {metric!r} is none of {', '.join(validation)}")
+        name = str(self._path().relative_to(context.trial_directory))
+        if self.trial.objective.better(validation[metric], state.best.value if state.best else None):
+            state.best = Best(validation[metric], state.progress.step, name, validation)
+        state.last_report = Report(
+            index=self.reports_earned,
+            progress=state.progress,
+            time=time.time(),
+            validation=validation,
+            steps=tuple(state.pending),
+            system=context.system_metrics(),
+            checkpoint=name,
+        )
+        state.pending = []
+        self.save()
+        return state.last_report
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment; keep it and the best one, remove the others."""
+        state, context = self.state, self.context
+        checkpoint = state.save(context, self._manifest())
+        if context.rank == 0:
+            write_checkpoint(self._path(), checkpoint)
+            best = [context.trial_directory / state.best.checkpoint] if state.best else []
+            retain(context.trial_directory, context.attempt, [self._path(), *best])
+
+    def _path(self) -> Path:
+        return checkpoint_path(self.context.trial_directory, self.context.attempt, self.state.progress.step)
+
+    def _manifest(self) -> dict[str, Any]:
+        state = self.state
+        return {
+            "trial_id": self.trial.hash(),
+            "spec": self.trial.model_dump(mode="json"),
+            "progress": asdict(state.progress),
+            "validation": state.last_report.validation if state.last_report else {},
+            "best": None if state.best is None else asdict(state.best),
+            "num_parameters": state.model.num_parameters(),
+            "dataset_fingerprint": self.dataset.manifest.fingerprint,
+            "resolved": self.resolved,
+            "code": code_version(),
+            "environment": environment(),
+        }
+
+    def finish(self, test: bool) -> TrialResult:
+        """The result; with `test`, the best checkpoint measured on the test split."""
+        best = self.state.best
+        assert best is not None, "the last step of a budget always earns a report"
+        measured = None
+        if test:
+            checkpoint = read_checkpoint(self.context.trial_directory / best.checkpoint)
+            self.state.model.load_state_dict(checkpoint.model)
+            measured = evaluate(self.state.model, self.dataset.split("test"), self.trial, self.context)
+        return TrialResult(self.state.progress, best.step, best.checkpoint, best.validation, measured)

@@ -1,0 +1,107 @@
+"""TrialSpec: everything that changes the numbers of one training; equal specs are equal trials.
+
+What changes only the speed or the place (devices, threads, workers) is not here. The id of a trial is the hash of its
+canonical form (`hrm.spec.Spec.canonical`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from hrm.errors import Problem
+from hrm.models import ModelSpec
+from hrm.nn.losses import LossKind
+from hrm.optim import OptimizerSpec
+from hrm.records import Progress
+from hrm.schedule import ScheduleSpec
+from hrm.spec import Spec
+from hrm.tasks import TaskShape, TaskSpec
+from hrm.variants import union
+
+if TYPE_CHECKING:
+    AnyTaskSpec = TaskSpec
+    AnyModelSpec = ModelSpec
+    AnyOptimizerSpec = OptimizerSpec
+else:
+    AnyTaskSpec = union("hrm.tasks", TaskSpec)
+    AnyModelSpec = union("hrm.models", ModelSpec)
+    AnyOptimizerSpec = union("hrm.optim", OptimizerSpec)
+
+
+class BudgetSpec(Spec):
+    """How long a trial trains, and what arms are matched by."""
+
+    axis: Literal["steps", "examples", "tokens", "flops", "seconds"] = "steps"
+    """`examples`: rows that enter the carry. `flops`: training FLOPs by the model's formula. `seconds` is not exactly
+    resumable, and says so."""
+    amount: float = Field(1000.0, gt=0.0)
+
+    def spent(self, progress: Progress) -> float:
+        """The share of the budget that is used up; 1 or more when it is done."""
+        used = progress.step if self.axis == "steps" else getattr(progress, self.axis)
+        return float(used) / self.amount
+
+
+class ObjectiveSpec(Spec):
+    """The validation metric that chooses checkpoints and configurations."""
+
+    metric: str = "loss"
+    direction: Literal["minimize", "maximize"] = "minimize"
+
+    def better(self, new: float, old: float | None) -> bool:
+        """True if `new` is strictly better than `old` (None: nothing yet)."""
+        if old is None:
+            return True
+        return new < old if self.direction == "minimize" else new > old
+
+
+class TrialSpec(Spec):
+    """One training: task, model, optimizer, schedule, batch, precision, budget, seed."""
+
+    task: AnyTaskSpec
+    model: AnyModelSpec
+    optimizer: AnyOptimizerSpec
+    schedule: ScheduleSpec = ScheduleSpec()
+    budget: BudgetSpec = BudgetSpec()
+    objective: ObjectiveSpec = ObjectiveSpec()
+    batch_size: int = Field(32, ge=1)
+    """Rows in the global batch, over all workers."""
+    clip_norm: float | None = Field(None, gt=0.0)
+    """The largest global gradient norm; null for no clipping."""
+    loss: LossKind = "softmax"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of activations and matrix products; weights and optimizer stay float32. `auto`: bfloat16 where the hardware
+    computes it fast."""
+    sampling: Literal["sequential", "original"] = "sequential"
+    """`sequential`: every row once per epoch. `original`: every step draws a whole batch, and rows that meet a slot
+    which has not halted are dropped, as the original counts them."""
+    num_reports: int = Field(8, ge=1)
+    """Evaluations on validation, evenly spaced over the budget; a checkpoint is written at each."""
+    seed: int = Field(0, ge=0, lt=2**31)
+
+
+def refusals(trial: TrialSpec, shape: TaskShape, place: str) -> list[Problem]:
+    """Why this model must not be trained on this task, if so; `place` starts each problem."""
+    problems = []
+    if shape.next_token and trial.model.sees_the_future:
+        problems.append(
+            Problem(
+                f"{place}: model.causal",
+                f"a {trial.model.kind} that sees the future is refused on next-token data: position t would read the "
+                "token that it has to predict",
+                "Set model.causal: true",
+            )
+        )
+    halting = trial.model.halting_rule()
+    if shape.next_token and halting.rule != "none":
+        problems.append(
+            Problem(
+                f"{place}: model.halting.rule",
+                f"must be `none` on next-token data, got {halting.rule!r}: under a causal mask the Q reads position 0, "
+                "which sees only itself, so it knows nothing of the row",
+                "Set model.halting.rule: none and model.halting.segments to a small number",
+            )
+        )
+    return problems

@@ -1,0 +1,302 @@
+"""Built datasets: what is written is read, what is half-made never appears, what is damaged is refused."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from hrm.data.dataset import SPLITS, Dataset, DatasetWriter, build_dataset, open_dataset
+from hrm.errors import SpecError
+from hrm.tasks import IGNORE, TaskShape, TaskSpec
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+class CountingSpec(TaskSpec):
+    """A recipe that logs each build in `scratch` and waits there, half-built, while a file `hold` exists."""
+
+    kind: Literal["counting"] = "counting"
+    scratch: str
+    rows: int = 5
+
+    def build(self, writer: DatasetWriter) -> None:
+        scratch = Path(self.scratch)
+        writer.vocabulary = [str(token) for token in range(100)]
+        writer.num_puzzle_identifiers = 3
+        writer.write_split("train", columns(self.rows, 0))
+        with (scratch / "builds").open("a") as log:
+            log.write("built\n")
+        while (scratch / "hold").exists():
+            time.sleep(0.01)
+        writer.write_split("validation", columns(self.rows, 1))
+        writer.write_split("test", columns(self.rows, 2))
+
+    def render(self, tokens: list[int], vocabulary: list[str]) -> str:
+        return " ".join(vocabulary[token] for token in tokens)
+
+    @classmethod
+    def smoke(cls) -> Self:
+        return cls(scratch=".")
+
+
+def columns(rows: int, identifier: int) -> dict[str, np.ndarray]:
+    inputs = np.arange(rows * 7, dtype=np.int64).reshape(rows, 7)
+    labels = inputs.copy()
+    labels[:, 3:] = IGNORE
+    return {
+        "inputs": inputs,
+        "labels": labels,
+        "puzzle_identifiers": np.full(rows, identifier, dtype=np.int32),
+    }
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> CountingSpec:
+    return CountingSpec(scratch=str(tmp_path))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def files(dataset: Dataset) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in dataset.directory.iterdir()}
+
+
+def test_what_is_written_is_read(spec: CountingSpec, root: Path) -> None:
+    dataset = build_dataset(spec, root)
+    assert dataset.shape == TaskShape(100, 7, 3, False)
+    assert dataset.manifest.rows == dict.fromkeys(SPLITS, 5)
+    for identifier, split in enumerate(SPLITS):
+        rows, written = dataset.split(split), columns(5, identifier)
+        assert len(rows) == 5
+        read = rows.gather(np.array([3, 0, 3]))
+        assert set(read) == set(written)
+        for name, values in read.items():
+            assert values.dtype == np.int32
+            np.testing.assert_array_equal(values, written[name][[3, 0, 3]])
+
+
+def test_reading_maps_the_file_and_loads_no_row_into_arrow(spec: CountingSpec, root: Path) -> None:
+    dataset = build_dataset(spec.model_copy(update={"rows": 14}), root)
+    before = pa.total_allocated_bytes()
+    rows = dataset.split("train")
+    rows.gather(np.array([0]))
+    assert pa.total_allocated_bytes() == before
+    assert str(dataset.directory / "train.arrow") in Path("/proc/self/maps").read_text()
+
+
+def test_gathered_rows_are_copies_that_may_be_changed(spec: CountingSpec, root: Path) -> None:
+    rows = build_dataset(spec, root).split("train")
+    rows.gather(np.array([0]))["inputs"][:] = 99
+    np.testing.assert_array_equal(rows.gather(np.array([0]))["inputs"][0], np.arange(7))
+
+
+def test_a_row_beyond_the_end_is_an_error(spec: CountingSpec, root: Path) -> None:
+    with pytest.raises(IndexError):
+        build_dataset(spec, root).split("train").gather(np.array([5]))
+
+
+def test_building_again_builds_nothing(spec: CountingSpec, root: Path, tmp_path: Path) -> None:
+    first = build_dataset(spec, root)
+    assert build_dataset(spec, root).manifest == first.manifest
+    assert (tmp_path / "builds").read_text() == "built\n"
+
+
+def test_two_builds_in_two_places_are_equal_bytes(spec: CountingSpec, tmp_path: Path) -> None:
+    one, two = build_dataset(spec, tmp_path / "one"), build_dataset(spec, tmp_path / "two")
+    assert files(one) == files(two)
+    assert one.manifest.fingerprint == two.manifest.fingerprint
+
+
+def test_another_vocabulary_or_other_rows_are_another_fingerprint(spec: CountingSpec, root: Path) -> None:
+    five, four = build_dataset(spec, root), build_dataset(spec.model_copy(update={"rows": 4}), root)
+    assert five.manifest.fingerprint != four.manifest.fingerprint
+    renamed = DatasetWriter(_folder(root / "renamed"), spec.canonical())
+    renamed.vocabulary, renamed.num_puzzle_identifiers = [f"word {token}" for token in range(100)], 3
+    for identifier, split in enumerate(SPLITS):
+        renamed.write_split(split, columns(5, identifier))
+    manifest = renamed.finish(next_token=False)
+    assert manifest.files == five.manifest.files
+    assert manifest.fingerprint != five.manifest.fingerprint
+
+
+def test_an_unbuilt_dataset_is_refused_with_the_way_out(spec: CountingSpec, root: Path) -> None:
+    with pytest.raises(SpecError, match="not built"):
+        open_dataset(spec, root)
+
+
+def test_an_unknown_split_names_the_known(spec: CountingSpec, root: Path) -> None:
+    with pytest.raises(SpecError, match=r"no split 'holdout'\. The splits here are train, validation, test"):
+        build_dataset(spec, root).split("holdout")
+
+
+def test_verify_finds_one_changed_byte_that_the_size_hides(spec: CountingSpec, root: Path) -> None:
+    dataset = build_dataset(spec, root)
+    dataset.verify()
+    path = dataset.directory / "test.arrow"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    open_dataset(spec, root)
+    with pytest.raises(SpecError, match=r"test.arrow: is damaged: sha256.*Delete the folder"):
+        dataset.verify()
+
+
+def test_opening_finds_a_truncated_and_a_missing_file_and_names_both(spec: CountingSpec, root: Path) -> None:
+    directory = build_dataset(spec, root).directory
+    os.truncate(directory / "train.arrow", 100)
+    (directory / "test.arrow").unlink()
+    with pytest.raises(SpecError) as caught:
+        build_dataset(spec, root)
+    assert [Path(problem.place).name for problem in caught.value.problems] == ["train.arrow", "test.arrow"]
+
+
+def test_a_torn_or_altered_manifest_is_refused(spec: CountingSpec, root: Path) -> None:
+    path = build_dataset(spec, root).directory / "manifest.json"
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) // 2])
+    with pytest.raises(SpecError, match="cannot be read as a manifest"):
+        open_dataset(spec, root)
+    path.write_text(json.dumps({**json.loads(whole), "vocab_size": 7}))
+    with pytest.raises(SpecError, match="does not match its own fingerprint"):
+        open_dataset(spec, root)
+    path.write_text(json.dumps({**json.loads(whole), "schema": 99}))
+    with pytest.raises(SpecError, match="must have schema 1, got 99"):
+        open_dataset(spec, root)
+
+
+def test_a_folder_of_another_recipe_is_refused(spec: CountingSpec, root: Path) -> None:
+    other = spec.model_copy(update={"rows": 4})
+    build_dataset(other, root).directory.rename(root / f"counting-{spec.hash()}")
+    with pytest.raises(SpecError, match="must be of the recipe"):
+        open_dataset(spec, root)
+
+
+def test_a_build_that_raises_leaves_nothing_half_made(spec: CountingSpec, root: Path) -> None:
+    with pytest.raises(SpecError, match="inputs must be >= 0 and < 100"):
+        build_dataset(spec.model_copy(update={"rows": 40}), root)
+    assert [path for path in root.iterdir() if path.is_dir()] == []
+
+
+def _build(spec: CountingSpec, root: Path, answers: Any = None) -> None:
+    fingerprint = build_dataset(spec, root).manifest.fingerprint
+    if answers is not None:
+        answers.put(fingerprint)
+
+
+def _wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+def test_a_killed_build_leaves_nothing_half_made(spec: CountingSpec, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "hold").touch()
+    builder = SPAWN.Process(target=_build, args=(spec, root))
+    builder.start()
+    assert builder.pid is not None
+    _wait_for(tmp_path / "builds")
+    os.kill(builder.pid, signal.SIGKILL)
+    builder.join()
+    with pytest.raises(SpecError, match="not built"):
+        open_dataset(spec, root)
+    (tmp_path / "hold").unlink()
+    build_dataset(spec, root).verify()
+    assert [path.name for path in root.iterdir() if path.is_dir()] == [f"counting-{spec.hash()}"]
+
+
+def test_of_two_builders_at_once_one_builds_and_both_read(spec: CountingSpec, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "hold").touch()
+    answers = SPAWN.Queue()
+    builders = [SPAWN.Process(target=_build, args=(spec, root, answers)) for _ in range(2)]
+    for builder in builders:
+        builder.start()
+    _wait_for(tmp_path / "builds")
+    builders[1].join(timeout=2)
+    assert all(builder.is_alive() for builder in builders), "one holds the lock, half-built, and the other waits"
+    (tmp_path / "hold").unlink()
+    assert answers.get(timeout=60) == answers.get(timeout=60)
+    for builder in builders:
+        builder.join()
+        assert builder.exitcode == 0
+    assert (tmp_path / "builds").read_text() == "built\n"
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"inputs": np.zeros((0, 7), int), "labels": np.zeros((0, 7), int)}, "at least one row"),
+        ({"labels": np.zeros((5, 6), int)}, "of one shape"),
+        ({"labels": np.full((5, 7), IGNORE)}, "every row must score a position; 5 do not, the first is 0"),
+        ({"inputs": np.full((5, 7), 2**31)}, "must fit 32 bits"),
+        ({"inputs": np.zeros((5, 7), float)}, "must hold integers"),
+        ({"puzzle_identifiers": np.zeros(4, int)}, r"every column must be \[N\]"),
+        ({"puzzle_identifiers": np.zeros((5, 1), int)}, r"`puzzle_identifiers` must be \[N\]"),
+    ],
+)
+def test_rows_that_would_train_nonsense_are_refused(tmp_path: Path, change: dict[str, np.ndarray], rule: str) -> None:
+    writer = DatasetWriter(tmp_path, {"kind": "counting"})
+    with pytest.raises(SpecError, match=rule):
+        writer.write_split("train", {**columns(5, 0), **change})
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "rule"),
+    [
+        ("inputs", 100, "validation: inputs must be >= 0 and < 100, got 0..100"),
+        ("inputs", IGNORE, "validation: inputs must be >= 0 and < 100, got -100..33"),
+        ("labels", 100, "validation: labels must be >= 0 and < 100, got 0..100"),
+        ("labels", -1, "validation: labels must be >= 0 and < 100, got -1..30"),
+        ("puzzle_identifiers", 3, "validation: puzzle_identifiers must be >= 0 and < 3, got 1..3"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_the_manifest(
+    tmp_path: Path, column: str, value: int, rule: str
+) -> None:
+    writer = DatasetWriter(tmp_path, {"kind": "counting"})
+    writer.vocabulary, writer.num_puzzle_identifiers = ["x"] * 100, 3
+    for identifier, split in enumerate(SPLITS):
+        rows = columns(5, identifier)
+        if split == "validation":
+            rows[column].flat[-1 if column != "labels" else 2] = value
+        writer.write_split(split, rows)
+    with pytest.raises(SpecError, match=rule):
+        writer.finish(next_token=False)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_row_in_two_splits_is_refused_but_a_repeated_row_in_one_is_not(tmp_path: Path) -> None:
+    writer = DatasetWriter(tmp_path, {"kind": "counting"})
+    repeated = {name: values[[0, 0, 1]] for name, values in columns(5, 0).items()}
+    writer.write_split("train", repeated)
+    with pytest.raises(SpecError, match="row 1 is in 'train' too"):
+        writer.write_split("test", {name: values[[4, 0]] for name, values in columns(5, 0).items()})
+
+
+def test_a_split_that_is_missing_or_of_another_length_is_refused(tmp_path: Path) -> None:
+    writer = DatasetWriter(tmp_path, {"kind": "counting"})
+    writer.vocabulary, writer.num_puzzle_identifiers = ["x"] * 100, 3
+    writer.write_split("train", columns(5, 0))
+    writer.write_split("validation", columns(5, 1))
+    with pytest.raises(SpecError, match="test: every dataset has the splits"):
+        writer.finish(next_token=False)
+    writer.write_split("test", {"inputs": np.ones((1, 3), int), "labels": np.ones((1, 3), int)})
+    with pytest.raises(SpecError, match="must have one sequence length"):
+        writer.finish(next_token=False)
