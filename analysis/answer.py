@@ -32,7 +32,7 @@ class Answer:
     evidence: str = ""
     comparisons: list[Difference] = field(default_factory=list)
     reference: dict[str, Any] | None = None
-    """`{task, generator_cross_entropy, best, ratio}`: the best arm's loss against the least that any model can reach."""
+    """`{task, generator_cross_entropy, best, ratio}`: its loss against the least that a model can reach."""
 
 
 def answer_task(record: SweepRecord, arms: Sequence[ArmResult], task: str) -> Answer:

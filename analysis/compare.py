@@ -113,10 +113,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def compare(arms: Mapping[str, Mapping[int, float]], direction: Direction) -> Comparison:
     """The arm with the best mean against every other, from one value per arm and seed.
 
-    Each difference is the mean over the common seeds with its t interval and the two-sided p of the paired t test; Holm's
-    correction is over the differences. An arm that shares no two seeds with the best leaves the comparison undecided.
-    All tests must succeed, so choosing the best arm from the same values costs nothing: where the two truly best arms are equal,
-    one of them is declared the winner in at most 5 % of sweeps.
+    Each difference is the mean over the common seeds with its t interval and the two-sided p of the paired t test;
+    Holm's correction is over the differences. An arm that shares no two seeds with the best leaves all undecided.
+    Every test must succeed, so choosing the best arm from the same values costs nothing: where the two truly best
+    arms are equal, one of them is declared the winner in at most 5 % of sweeps.
     """
     means = {name: mean_interval(list(values.values())) for name, values in arms.items()}
     sign = 1.0 if direction == "minimize" else -1.0
@@ -132,8 +132,8 @@ def probability_best(
 ) -> dict[str, float] | None:
     """For each arm, the share of seeded Monte Carlo draws in which its mean is the best of all.
 
-    Each draw takes every arm's mean from an independent scaled t: mean + s / sqrt(n) * t(n-1), the posterior of a normal
-    mean under the flat prior. The pairing is not used. None for fewer than two arms, or where an arm has one seed.
+    Each draw takes every arm's mean from an independent scaled t: mean + s / sqrt(n) * t(n-1), the posterior of a
+    normal mean under the flat prior. The pairing is not used. None for fewer than two arms, or where one has one seed.
     """
     if len(arms) < 2 or any(len(values) < 2 for values in arms.values()):
         return None

@@ -45,7 +45,7 @@ def training_curve(sweep: Sweep, trial: TrialRecord, axis: str, metric: str = "l
 def thin(
     x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], limit: int = MAX_POINTS
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """At most `limit` (>= 4) of the points: the first, the last, and the lowest and highest of each of equal stretches."""
+    """At most `limit` (>= 4) points: the first, the last, and the lowest and highest of each of equal stretches."""
     if len(x) <= limit:
         return x, y
     kept = {0, len(x) - 1}

@@ -1,11 +1,17 @@
-"""The figures of a report. Each works on a light and on a dark page: clear background, grey letters, mid-tone colours."""
+"""The figures of a report, each as a plotly Figure.
+
+All work on a light and on a dark page: clear background, grey letters, colours of middle brightness. Names from data
+are escaped, since plotly reads a little HTML in its texts.
+"""
 
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from analysis.arms import ArmResult, chosen_replicas
@@ -31,44 +37,11 @@ def replica_dots(arms: Sequence[ArmResult], names: Sequence[str], reference: Map
     figure = go.Figure()
     shown = [arm for arm in arms if arm.metric is not None]
     for arm in shown:
-        metric = arm.metric
-        assert metric is not None
-        colour, label = _colour(names, arm.name), _label(arm)
-        seeds = list(metric.seeds)
-        figure.add_scatter(
-            x=[metric.seeds[seed] for seed in seeds],
-            y=[label] * metric.n,
-            mode="markers",
-            marker={
-                "color": colour,
-                "size": 8,
-                "opacity": 0.5,
-                "symbol": "circle" if metric.decides else "circle-open",
-            },
-            hovertext=[f"seed {seed}: {significant(metric.seeds[seed])}" for seed in seeds],
-            hoverinfo="text",
-        )
-        if metric.low is not None and metric.high is not None:
-            figure.add_scatter(
-                x=[metric.mean],
-                y=[label],
-                mode="markers",
-                marker={"color": colour, "size": 13, "symbol": "line-ns", "line": {"color": colour, "width": 3}},
-                error_x={
-                    "type": "data",
-                    "array": [metric.high - metric.mean],
-                    "arrayminus": [metric.mean - metric.low],
-                    "color": colour,
-                    "thickness": 2.5,
-                    "width": 6,
-                },
-                hovertext=f"mean {significant(metric.mean)}, 95 % {significant(metric.low)} to {significant(metric.high)}",
-                hoverinfo="text",
-            )
-    if reference is not None:
-        _reference_line(figure, reference["generator_cross_entropy"])
+        _seed_dots(figure, arm, _colour(names, arm.name))
+        _interval_bar(figure, arm, _colour(names, arm.name))
     _style(figure, height=110 + 52 * max(1, len(shown)), x=_axis_title(shown), y="", legend=False)
-    figure.update_yaxes(autorange="reversed", showgrid=False, ticksuffix="  ")
+    figure.update_yaxes(autorange="reversed", showgrid=False, ticklabelstandoff=8)
+    _fit(figure, shown, None if reference is None else reference["generator_cross_entropy"])
     return figure
 
 
@@ -82,26 +55,11 @@ def validation_curves(sweep: Sweep, task: str) -> go.Figure:
     for arm in record.arms:
         replicas = [trial for trial in chosen_replicas(sweep, task, arm) if sweep.reports(trial)]
         best = sweep.best_search_trial(task, arm)
-        for trial in replicas or ([best] if best else []):
-            curve = validation_curve(sweep, trial, axis, record.metric)
-            if len(curve.x):
-                first = not any(trace.legendgroup == arm for trace in figure.data)
-                figure.add_scatter(
-                    x=curve.x,
-                    y=curve.y,
-                    mode="lines+markers" if len(curve.x) < 3 else "lines",
-                    name=_escape(arm),
-                    legendgroup=arm,
-                    showlegend=first,
-                    line={
-                        "color": _colour(record.arms, arm),
-                        "width": 1.8,
-                        "dash": "solid" if replicas else "dash",
-                    },
-                    hovertemplate=f"{_escape(trial.key)}<br>%{{x:.4s}} {axis}: %{{y:.4g}}<extra></extra>",
-                )
+        _arm_curves(figure, sweep, replicas or ([best] if best else []), axis, "solid" if replicas else "dash")
     title = "training FLOPs" if axis == "flops" else "seconds of training" if axis == "seconds" else axis
     _style(figure, height=380, x=title, y=f"validation {record.metric}")
+    if record.metric == "loss":
+        _logarithmic(figure)
     return figure
 
 
@@ -142,10 +100,63 @@ def importance_bars(importance: Mapping[str, Mapping[str, float]]) -> go.Figure:
             hovertemplate="%{y}: %{x:.2f}<extra></extra>",
         )
     height = 120 + (14 * len(importance) + 14) * max(1, len(parameters))
-    _style(figure, height=height, x="importance (share of the objective's variance)", y="")
+    _style(figure, height=height, x="importance (share of variance)", y="")
     figure.update_layout(bargap=0.3)
-    figure.update_yaxes(autorange="reversed", showgrid=False, ticksuffix="  ")
+    figure.update_yaxes(autorange="reversed", showgrid=False, ticklabelstandoff=8)
     return figure
+
+
+def _seed_dots(figure: go.Figure, arm: ArmResult, colour: str) -> None:
+    metric = arm.metric
+    assert metric is not None
+    symbol = "circle" if metric.decides else "circle-open"
+    figure.add_scatter(
+        x=list(metric.seeds.values()),
+        y=[_label(arm)] * metric.n,
+        mode="markers",
+        marker={"color": colour, "size": 9, "opacity": 0.6, "symbol": symbol},
+        hovertext=[f"seed {seed}: {significant(value)}" for seed, value in metric.seeds.items()],
+        hoverinfo="text",
+    )
+
+
+def _interval_bar(figure: go.Figure, arm: ArmResult, colour: str) -> None:
+    metric = arm.metric
+    if metric is None or metric.low is None or metric.high is None:
+        return
+    bounds = f"{significant(metric.low)} to {significant(metric.high)}"
+    figure.add_scatter(
+        x=[metric.mean],
+        y=[_label(arm)],
+        mode="markers",
+        marker={"size": 13, "symbol": "line-ns", "line": {"color": colour, "width": 3}},
+        error_x={
+            "type": "data",
+            "array": [metric.high - metric.mean],
+            "arrayminus": [metric.mean - metric.low],
+            "color": colour,
+            "thickness": 2.5,
+            "width": 6,
+        },
+        hovertext=f"mean {significant(metric.mean)}, 95 % interval {bounds}",
+        hoverinfo="text",
+    )
+
+
+def _arm_curves(figure: go.Figure, sweep: Sweep, trials: Sequence[TrialRecord], axis: str, dash: str) -> None:
+    curves = [validation_curve(sweep, trial, axis, sweep.record.metric) for trial in trials]
+    for number, curve in enumerate(curve for curve in curves if len(curve.x)):
+        arm = trials[0].arm
+        figure.add_scatter(
+            x=curve.x,
+            y=curve.y,
+            mode="lines+markers" if len(curve.x) < 3 else "lines",
+            name=_escape(arm),
+            legendgroup=arm,
+            showlegend=number == 0,
+            line={"color": _colour(sweep.record.arms, arm), "width": 1.8, "dash": dash},
+            hovertemplate=f"{_escape(curve.key)}<br>%{{x:.4s}} {axis}: %{{y:.4g}}<extra></extra>",
+        )
 
 
 def _search_trace(
@@ -160,7 +171,7 @@ def _search_trace(
         yaxis="y" if with_value else "y2",
         mode="markers",
         showlegend=False,
-        marker={"color": _colour(sweep.record.arms, arm), "size": 9, "symbol": symbol},
+        marker={"color": _colour(sweep.record.arms, arm), "size": 9, "opacity": 0.8, "symbol": symbol},
         hovertext=[_escape(line) for line in text],
         hoverinfo="text",
     )
@@ -170,18 +181,39 @@ def _legend_entry(figure: go.Figure, name: str, marker: dict[str, Any]) -> None:
     figure.add_scatter(x=[None], y=[None], mode="markers", name=name, marker={"size": 9, **marker})
 
 
-def _reference_line(figure: go.Figure, value: float) -> None:
-    figure.add_vline(x=value, line={"color": GREY, "dash": "dot", "width": 1.5})
+def _fit(figure: go.Figure, arms: Sequence[ArmResult], reference: float | None) -> None:
+    """Set the range so that nothing touches an edge, and draw the reference line with its name on the roomier side."""
+    metrics = [arm.metric for arm in arms if arm.metric is not None]
+    known = [reference, *(b for m in metrics for b in (m.low, m.high, *m.seeds.values()))]
+    values = [value for value in known if value is not None]
+    if not values:
+        return
+    low, high = min(values), max(values)
+    pad = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    figure.update_xaxes(range=[low - pad, high + pad])
+    if reference is None:
+        return
+    figure.add_vline(x=reference, line={"color": GREY, "dash": "dot", "width": 1.5})
     figure.add_annotation(
-        x=value,
+        x=reference,
         y=1.0,
         yref="paper",
         yanchor="bottom",
-        xanchor="left",
+        xanchor="left" if reference < (low + high) / 2 else "right",
         showarrow=False,
-        text=f"the generator's cross-entropy, {significant(value)}",
+        text=f"the generator's cross-entropy, {significant(reference)}",
         font={"color": GREY, "size": 12},
     )
+
+
+def _logarithmic(figure: go.Figure) -> None:
+    """A logarithmic y axis where the curves fall far, since the arms part at the low end."""
+    values = np.concatenate([np.asarray(trace.y, dtype=np.float64) for trace in figure.data] or [np.ones(1)])
+    if values.min() <= 0.0 or values.max() < 4.0 * values.min():
+        return
+    decades = range(math.floor(math.log10(values.min())), math.ceil(math.log10(values.max())) + 1)
+    ticks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 3, 5)]
+    figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
 
 
 def _style(figure: go.Figure, *, height: int, x: str, y: str, legend: bool = True) -> None:
@@ -196,10 +228,11 @@ def _style(figure: go.Figure, *, height: int, x: str, y: str, legend: bool = Tru
         showlegend=legend,
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0.0},
         dragmode=False,
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": COLOURS[0]},
         hovermode="closest",
     )
-    figure.update_xaxes(title=x, **axis)
-    figure.update_yaxes(title=y, **axis)
+    figure.update_xaxes(title={"text": x, "font": {"size": 13}}, **axis)
+    figure.update_yaxes(title={"text": y, "font": {"size": 13}}, **axis)
 
 
 def _axis_title(arms: Sequence[ArmResult]) -> str:
@@ -215,7 +248,8 @@ def _axis_title(arms: Sequence[ArmResult]) -> str:
 
 def _label(arm: ArmResult) -> str:
     assert arm.metric is not None
-    return f"{_escape(arm.name)}<br><sub>{plural(arm.metric.n, 'seed') if arm.metric.decides else 'search only'}</sub>"
+    basis = plural(arm.metric.n, "seed") if arm.metric.decides else "search only"
+    return f"{_escape(arm.name)}<br><span style='font-size:11px'>{basis}</span>"
 
 
 def _colour(names: Sequence[str], name: str) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from analysis import tables
 from analysis.answer import Answer
+from analysis.numbers import significant
 from analysis.tables import Table
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _task(report: Report, answer: Answer) -> list[str]:
 
 def _importance(report: Report) -> Table:
     rows = [
-        [study, name, f"{share:.2f}"]
+        [study, name, significant(share, 2)]
         for study, shares in report.importance.items()
         for name, share in sorted(shares.items(), key=lambda item: -item[1])
     ]

@@ -6,7 +6,6 @@ Everything that comes from data is escaped. A content security policy forbids th
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -16,6 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from analysis import figures, tables
 from analysis.answer import Answer
+from analysis.numbers import metric_unit
 from analysis.stylesheet import STYLE
 from analysis.sweep import Sweep
 from analysis.tables import Table
@@ -33,6 +33,7 @@ RESIZE = (
     "for (const event of ['beforeprint', 'afterprint']) addEventListener(event, () => "
     "document.querySelectorAll('.js-plotly-plot').forEach(plot => Plotly.Plots.resize(plot)))"
 )
+SEARCH_NOTE = '<p class="note">Trials without a value, failed or waiting, stand at the upper edge.</p>\n'
 
 
 def render_page(report: Report, sweep: Sweep, root: str = ".") -> str:
@@ -83,12 +84,14 @@ def _task(report: Report, sweep: Sweep, answer: Answer, number: int) -> str:
     sections = [
         f"<h2>Task {escape(task)}</h2>" if several else "",
         _answer(report, answer),
-        _section("Comparison", table_html(tables.arms_table(report, task), "wide")),
+        _section(_comparison_title(report), table_html(tables.arms_table(report, task), "wide")),
         f'<ul class="notes">{notes}</ul>' if notes else "",
         _section("Each seed, the mean and its 95 % interval", _figure(dots, f"dots-{number}")) if dots.data else "",
         _section("The best arm minus each other, paired by seed", comparisons) if comparisons else "",
         _section("Validation while training", _figure(curves, f"curves-{number}")) if curves.data else "",
-        _section("The search, by arm and state", _figure(search, f"search-{number}")) if search.data else "",
+        _section("The search, by arm and state", _figure(search, f"search-{number}") + SEARCH_NOTE)
+        if search.data
+        else "",
         _section("Best configurations", table_html(configurations)) if configurations.rows else "",
     ]
     return "".join(sections)
@@ -102,6 +105,11 @@ def _answer(report: Report, answer: Answer) -> str:
         f'<section class="answer {verdict}"><p class="verdict">{label}</p><p class="sentence">{escape(answer.sentence)}'
         f"</p>{f'<p>{escape(certainty)}</p>' if certainty else ''}</section>\n"
     )
+
+
+def _comparison_title(report: Report) -> str:
+    unit = metric_unit(report.metric)
+    return f"Comparison, {report.metric} in {unit}" if unit else "Comparison"
 
 
 def _importance(report: Report) -> str:

@@ -30,6 +30,12 @@ th, td { padding: 7px 14px 7px 0; border-bottom: 1px solid var(--line); text-ali
 th { color: var(--soft); font-weight: 500; }
 td.number, th.number { padding-left: 14px; padding-right: 8px; text-align: right; }
 td:last-child { padding-right: 0; }
+th.number { white-space: normal; vertical-align: bottom; }
+th { vertical-align: bottom; }
+.wide td:last-child { font-size: 12.5px; padding-left: 14px; }
+.wide th:last-child { padding-left: 14px; }
+@media (min-width: 900px) { .wide td:last-child { min-width: 13em; white-space: normal; overflow-wrap: anywhere; } }
+.facts thead { display: none; }
 td.reason, .facts td { white-space: normal; }
 td.reason { min-width: 16em; }
 .facts td:first-child { color: var(--soft); min-width: 11em; }
@@ -37,7 +43,9 @@ td.reason { min-width: 16em; }
 tr.leader td { font-weight: 650; }
 tr.leader td:last-child { font-weight: 400; }
 .notes { margin: 10px 0 0; padding-left: 20px; color: var(--soft); font-size: 14.5px; }
+.note { margin: 0; color: var(--soft); font-size: 14.5px; }
 .figure { width: 100%; }
+@media (hover: none) { .modebar { display: none !important; } }
 pre { margin: 0 0 14px; padding: 12px 14px; overflow-x: auto; border-radius: 8px; background: var(--panel);
   font-size: 14px; }
 @media (max-width: 600px) { main { padding: 20px 14px 48px; } .sentence { font-size: 17px; } h3 { margin-top: 28px; } }

@@ -1,10 +1,11 @@
 """A sweep's directory as one value, finished or still running.
 
-`load_sweep` reads the small records at once; the reports of a trial, which can be long, are read when they are asked for.
+`load_sweep` reads the small records at once; the reports of a trial, which can be long, only when they are asked for.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +64,7 @@ class Sweep:
     def best_of(self, scored: Iterable[tuple[TrialRecord, float | None]]) -> TrialRecord | None:
         """The trial with the best value in the sweep's direction; the first of equals."""
         sign = -1.0 if self.record.direction == "maximize" else 1.0
-        known = [(sign * value, trial) for trial, value in scored if value is not None]
+        known = [(sign * value, trial) for trial, value in scored if value is not None and math.isfinite(value)]
         return min(known, key=lambda pair: pair[0])[1] if known else None
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.answer import Answer
 from analysis.arms import ArmResult, ranked
 from analysis.compare import Difference
-from analysis.numbers import amount, count, duration, flop, metric_unit, p_value, percent, plural, significant, together
+from analysis.numbers import amount, count, duration, flop, p_value, percent, plural, significant, together
 
 if TYPE_CHECKING:
     from analysis.report import Report
@@ -59,8 +59,7 @@ def arms_table(report: Report, task: str) -> Table:
     order = ranked([arm for arm in here if arm.metric and arm.metric.decides], report.direction)
     order += ranked([arm for arm in here if arm.metric and not arm.metric.decides], report.direction)
     order += [arm for arm in here if arm.metric is None]
-    unit = metric_unit(report.metric)
-    header = ["arm", f"test {report.metric}" + (f" ({unit})" if unit else ""), "95 % interval", "n", "parameters"]
+    header = ["arm", f"test {report.metric}", "95 % interval", "n", "parameters"]
     header += ["steps", "training FLOPs", "seconds", "best checkpoint"]
     leader = 0 if order and order[0].metric is not None else None
     return Table(header, [_arm_row(arm) for arm in order], frozenset(range(1, 8)), leader)
@@ -121,15 +120,15 @@ def failures_table(report: Report) -> Table:
 def matching_paragraph(report: Report) -> str:
     """How the arms were matched, and which split did what."""
     axis, size = report.matched_by.get("axis"), report.matched_by.get("amount")
-    budget = f"{amount(float(size), str(axis))} each" if axis and size is not None else "a budget that was not recorded"
+    budget = amount(float(size), str(axis)) if axis and size is not None else "a budget that was not recorded"
     return (
-        f"The arms were matched by {axis or 'an unknown axis'}: every trial that is neither pruned nor failed trains for "
-        f"{budget}; the other costs follow and are in the table. Training used the train split. The search, the "
-        "pruning and the choice of checkpoints used the validation split. Each replica reported its best checkpoint on "
-        "the test split once, and only these values decide. Intervals are 95 %: Student's t over seeds, from 10 seeds on "
-        "a bootstrap for the means. Differences are paired by seed; their p are corrected by Holm. The probability of "
-        "being best is by Monte Carlo over the t distributions of the means. Parameters are trainable values without "
-        "puzzle tables; steps, FLOPs and seconds are means per replica."
+        f"The arms were matched by {axis or 'an unknown axis'}: every trial that is neither pruned nor failed trains "
+        f"for {budget}; the other costs follow and are in the table. Training used the train split. The search, the "
+        "pruning and the choice of checkpoints used the validation split. Each replica reported its best checkpoint "
+        "on the test split once, and only these values decide. Intervals are 95 %: Student's t over seeds, from 10 "
+        "seeds on a bootstrap for the means. Differences are paired by seed; their p are corrected by Holm. The "
+        "probability of being best is by Monte Carlo over the t distributions of the means. Parameters are trainable "
+        "values without puzzle tables; steps, FLOPs and seconds are means per replica."
     )
 
 
@@ -170,7 +169,7 @@ def _difference_row(d: Difference) -> list[str]:
 
 def _value(value: Any) -> str:
     if isinstance(value, float):
-        return significant(value)
+        return f"{value:.4g}"
     if isinstance(value, dict):
         return ", ".join(f"{name} {_value(item)}" for name, item in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -49,11 +49,11 @@ class TrainState:
     last_report: Report | None = None
 
     @classmethod
-    def fresh(cls, trial: TrialSpec, shape: TaskShape, dtype: torch.dtype, context: TrainContext) -> TrainState:
+    def fresh(cls, trial: TrialSpec, shape: TaskShape, resolved: dict[str, Any], context: TrainContext) -> TrainState:
         """Weights drawn from the trial's seed, on the CPU, so that they do not depend on the device."""
         torch.manual_seed(trial.seed)
         model = trial.model.build(shape).to(context.device)
-        model.compute_dtype = dtype
+        model.configure(getattr(torch, resolved["precision"]), resolved["attention"])
         model.train()
         slots = len(local_slots(trial, context))
         carry = Carry.empty(model, slots, shape.sequence_length, context.device)

@@ -25,9 +25,9 @@ from hrm.errors import SpecError, TrialError
 from hrm.evaluate import evaluate, to_device
 from hrm.nn.draws import Draws
 from hrm.nn.puzzle_table import PuzzleTable
-from hrm.precision import resolve
 from hrm.provenance import code_version, environment
 from hrm.records import Progress, Report, StepRecord, TrialResult
+from hrm.resolve import resolve
 from hrm.segments import Rows, train_segment
 from hrm.state import Best, TrainState, local_slots
 from hrm.tasks import IGNORE
@@ -75,8 +75,7 @@ class Training:
         found = newest_checkpoint(context.trial_directory, context.attempt)
         now = resolve(trial.precision, context.device, context.threads)
         self.resolved: dict[str, Any] = found[1].manifest["resolved"] if found else now
-        dtype = getattr(torch, self.resolved["precision"])
-        self.state = TrainState.fresh(trial, self.dataset.shape, dtype, context)
+        self.state = TrainState.fresh(trial, self.dataset.shape, self.resolved, context)
         if found:
             self._resume(found[1].manifest, found[0], now)
             self.state.restore(found[1], trial, context)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hrm.nn.draws import Draws
 from hrm.nn.halting import HaltingSpec
+from hrm.nn.layers import Attention, AttentionKernel
 from hrm.spec import Spec
 from hrm.tasks import TaskShape
 
@@ -55,6 +56,13 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def segment(self, state: State, inputs: Tensor, puzzle_identifiers: Tensor, draws: Draws) -> SegmentOutput:
         """One segment. inputs [B, S] and puzzle_identifiers [B], integers. Gradients flow as the model prescribes."""
+
+    def configure(self, dtype: torch.dtype, attention: AttentionKernel) -> None:
+        """Set the compute dtype and the attention kernel (what `auto` was resolved to)."""
+        self.compute_dtype = dtype
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.kernel = attention
 
     def num_parameters(self) -> int:
         """Trainable values, without puzzle tables."""

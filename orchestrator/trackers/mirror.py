@@ -21,7 +21,6 @@ _SWEEP = "sweep.json"
 _FINISH = "finish"
 _TRIAL = "trials/"
 _FIRST_PAUSE_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 60.0
 _FAILURES_TO_GIVE_UP = 2
 """In a row while closing: one may be a single trial's own trouble, two mean that the tracker is down."""
 
@@ -32,14 +31,19 @@ class Mirror:
     `failures` counts the calls that failed and `last_error` keeps the latest, for the sweep's summary.
     """
 
-    def __init__(self, tracker: Tracker, directory: Path, interval_seconds: float = 1.0) -> None:
-        """Starts the thread with everything that the directory holds. Changes within `interval_seconds` are sent
-        together."""
+    def __init__(
+        self, tracker: Tracker, directory: Path, interval_seconds: float = 1.0, longest_pause_seconds: float = 30.0
+    ) -> None:
+        """Starts the thread with everything that the directory holds.
+
+        Changes within `interval_seconds` are sent together; in an outage the pause grows to `longest_pause_seconds`.
+        """
         self.failures = 0
         self.last_error = ""
         self._tracker = tracker
         self._directory = directory
         self._interval_seconds = interval_seconds
+        self._longest_pause_seconds = longest_pause_seconds
         self._wake = threading.Condition()
         self._dirty = dict.fromkeys(self._everything())
         self._artifacts: list[Path] = []
@@ -140,9 +144,9 @@ class Mirror:
         self._mark(item)
         with self._wake:
             # Grows until everything was sent, not until something was: one trial that always fails must not busy us.
-            doublings = min(self._failures_in_outage, 10)
+            pause = _FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures_in_outage, 10)
+            self._not_before = time.monotonic() + min(pause, self._longest_pause_seconds)
             self._failures_in_outage += 1
-            self._not_before = time.monotonic() + min(_FIRST_PAUSE_SECONDS * 2**doublings, _LONGEST_PAUSE_SECONDS)
             self._gave_up |= self._closing and self._failures_in_a_row >= _FAILURES_TO_GIVE_UP
 
     def _requeue(self, items: list[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -338,28 +339,39 @@ def test_one_trial_that_cannot_be_sent_holds_up_no_other(sweep: Path) -> None:
     assert len(runs_of(tracker.uri, sweep)[1]) == 4
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The address of an MLflow server and the function that starts it; it takes 5 to 15 seconds to answer."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    processes: list[subprocess.Popen[bytes]] = []
+class Server:
+    """An MLflow server of one worker that can be started and killed; it takes 5 to 15 seconds to answer."""
 
-    def start() -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
-        command += ["--artifacts-destination", str(tmp_path / "artifacts"), "--workers", "1"]
-        command += ["--host", "127.0.0.1", "--port", str(port)]
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder}/server.db", "--workers", "1"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        with (tmp_path / "server.log").open("wb") as log:
-            processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True))
-        wait_until(lambda: answers(uri), seconds=90)
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        wait_until(lambda: answers(self.uri), seconds=90)
 
-    yield uri, start
-    for process in processes:
-        os.killpg(process.pid, 9)
-        process.wait()
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server that does not run yet."""
+    server = Server(tmp_path)
+    yield server
+    server.kill()
 
 
 def answers(uri: str) -> bool:
@@ -371,36 +383,44 @@ def answers(uri: str) -> bool:
 
 
 def test_a_tracker_that_is_down_blocks_nothing_and_catches_up(
-    sweep: Path, server: tuple[str, Callable[[], None]], caplog: pytest.LogCaptureFixture
+    sweep: Path, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    uri, start = server
-    caplog.set_level(logging.WARNING, logger="orchestrator.trackers.mirror")
-    tracker = MlflowSpec(uri=uri).build(sweep)
-    assert tracker.ui_command == uri
-    mirror = Mirror(tracker, sweep, interval_seconds=0.05)
+    key = "baseline-search-0003"
+    tracker = MlflowSpec(uri=server.uri).build(sweep)
+    assert tracker.ui_command == server.uri
+    mirror = Mirror(tracker, sweep, interval_seconds=0.05, longest_pause_seconds=0.5)
     wait_until(lambda: mirror.failures >= 2, seconds=60)
     began = time.monotonic()
     for reports in range(1, 11):
-        write_trial(sweep, "baseline-search-0003", state="running", reports=reports)
-        mirror.changed("baseline-search-0003")
+        write_trial(sweep, key, state="running", reports=reports)
+        mirror.changed(key)
         mirror.changed_sweep()
     assert time.monotonic() - began < 1.0
-    assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 1, "one warning per outage"
-    start()
+    assert len([entry for entry in caplog.records if entry.levelno == logging.WARNING]) == 1, "one warning per outage"
+    server.start()
+    wait_until(lambda: tracker.run_id(key) != "")
+
+    server.kill()
+    write_trial(sweep, key, state="completed", reports=12)
+    mirror.changed(key)
+    before = mirror.failures
+    wait_until(lambda: mirror.failures > before)
+    server.start()
     (sweep / "report.html").write_text("<html></html>")
     write_sweep(sweep, finished=True)
     mirror.finish([sweep / "report.html"])
     assert mirror.close(60)
-    parent, trials = runs_of(uri, sweep)
+
+    parent, trials = runs_of(server.uri, sweep)
     assert len(trials) == 4
-    assert steps_of(uri, trials["baseline-search-0003"], "train/loss") == list(range(1, 51))
-    assert parent.info.status == "FINISHED"
-    files = {file.path for file in MlflowClient(uri).list_artifacts(parent.info.run_id)}
+    assert steps_of(server.uri, trials[key], "train/loss") == list(range(1, 61))
+    assert parent.info.status == trials[key].info.status == "FINISHED"
+    files = {file.path for file in MlflowClient(server.uri).list_artifacts(parent.info.run_id)}
     assert files == {"experiment.json", "experiment.yaml", "report.html"}
 
 
-def test_closing_does_not_wait_for_a_tracker_that_is_down(sweep: Path, server: tuple[str, Callable[[], None]]) -> None:
-    mirror = Mirror(MlflowSpec(uri=server[0]).build(sweep), sweep)
+def test_closing_does_not_wait_for_a_tracker_that_is_down(sweep: Path, server: Server) -> None:
+    mirror = Mirror(MlflowSpec(uri=server.uri).build(sweep), sweep)
     wait_until(lambda: mirror.failures >= 1, seconds=60)
     began = time.monotonic()
     assert not mirror.close(60)

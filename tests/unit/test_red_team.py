@@ -197,7 +197,7 @@ def test_no_word_of_the_recipe_is_unknown(dataset: Dataset) -> None:
 
 def test_a_recipe_with_more_rows_than_conversations_is_refused() -> None:
     RedTeamSpec(num_train=504, num_validation=100, num_test=100, phrasings=1)
-    with pytest.raises(ValidationError, match="num_validation needs 100 of the 704 .* and got 99"):
+    with pytest.raises(ValidationError, match=r"num_validation needs 100 of the 704 .* and got 99"):
         RedTeamSpec(num_train=505, num_validation=100, num_test=100, phrasings=1)
     with pytest.raises(ValidationError, match="num_train needs 11 of the 704"):
         RedTeamSpec(num_train=11, num_validation=50_000, num_test=50_000)

@@ -11,7 +11,8 @@ def resolve(precision: str, device: torch.device, threads: int) -> dict[str, Any
     """`{precision, attention, device, threads}` with every `auto` replaced."""
     if precision == "auto":
         precision = "bfloat16" if fast_bfloat16(device) else "float32"
-    return {"precision": precision, "attention": "sdpa", "device": device.type, "threads": threads}
+    attention = "explicit" if device.type == "cpu" and precision == "bfloat16" else "sdpa"
+    return {"precision": precision, "attention": attention, "device": device.type, "threads": threads}
 
 
 def fast_bfloat16(device: torch.device) -> bool:
