@@ -1,9 +1,17 @@
-.PHONY: check test
+.PHONY: check lint format types layers test
 
-check:
+check: lint format types layers
+
+lint:
 	ruff check .
+
+format:
 	ruff format --check .
+
+types:
 	mypy
+
+layers:
 	lint-imports
 
 test:

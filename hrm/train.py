@@ -69,7 +69,7 @@ class Training:
         torch.set_num_threads(context.threads)
         self.trial, self.context = trial, context
         self.dataset: Dataset = open_dataset(trial.task, context.data_root)
-        problems = refusals(trial, self.dataset.shape, "trial")
+        problems = refusals(trial, "trial")
         if problems:
             raise SpecError(*problems)
         found = newest_checkpoint(context.trial_directory, context.attempt)

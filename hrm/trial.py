@@ -17,7 +17,7 @@ from hrm.optim import OptimizerSpec
 from hrm.records import Progress
 from hrm.schedule import ScheduleSpec
 from hrm.spec import Spec
-from hrm.tasks import TaskShape, TaskSpec
+from hrm.tasks import TaskSpec
 from hrm.variants import union
 
 if TYPE_CHECKING:
@@ -82,10 +82,10 @@ class TrialSpec(Spec):
     seed: int = Field(0, ge=0, lt=2**31)
 
 
-def refusals(trial: TrialSpec, shape: TaskShape, place: str) -> list[Problem]:
+def refusals(trial: TrialSpec, place: str) -> list[Problem]:
     """Why this model must not be trained on this task, if so; `place` starts each problem."""
     problems = []
-    if shape.next_token and trial.model.sees_the_future:
+    if trial.task.next_token and trial.model.sees_the_future:
         problems.append(
             Problem(
                 f"{place}: model.causal",
@@ -95,7 +95,7 @@ def refusals(trial: TrialSpec, shape: TaskShape, place: str) -> list[Problem]:
             )
         )
     halting = trial.model.halting_rule()
-    if shape.next_token and halting.rule != "none":
+    if trial.task.next_token and halting.rule != "none":
         problems.append(
             Problem(
                 f"{place}: model.halting.rule",

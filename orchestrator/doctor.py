@@ -25,6 +25,7 @@ from typing import Literal
 import psutil
 from packaging.requirements import Requirement
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -79,12 +80,17 @@ def examine(storage: Path) -> list[Finding]:
         "ray": examine_ray,
         "limits": examine_limits,
     }
+    return [finding for name, part in parts.items() for finding in looked_at(name, part)]
+
+
+def looked_at(name: str, part: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """The findings of one part; a part that breaks ends in a line that says so."""
     findings: list[Finding] = []
-    for name, part in parts.items():
-        try:
-            findings += part()
-        except Exception as error:  # a broken driver or an odd system must show as a line
-            findings.append(Finding(name, f"could not be examined: {type(error).__name__}: {error}", "warn"))
+    try:
+        findings.extend(part())
+    except Exception as error:  # a broken driver or an odd system must show as a line
+        value = f"could not be examined: {type(error).__name__}: {error}"
+        findings.append(Finding(name, value, "warn", "Look at this part by hand; the other lines hold."))
     return findings
 
 
@@ -102,7 +108,7 @@ def render(findings: Sequence[Finding], console: Console | None = None) -> None:
         table.add_column(title, overflow="fold")
     for finding in findings:
         colour = colours[finding.verdict]
-        table.add_row(f"[{colour}]{finding.verdict}[/]", finding.name, finding.value, finding.fix)
+        table.add_row(f"[{colour}]{finding.verdict}[/]", *map(escape, (finding.name, finding.value, finding.fix)))
     (console or Console()).print(table)
 
 
@@ -210,7 +216,7 @@ def judge_shared_memory(total_bytes: int, free_bytes: int) -> Finding:
 def examine_storage(storage: Path) -> Iterable[Finding]:
     """Whether sweeps can be kept under `storage`, and how much of them."""
     place = storage.absolute()
-    while not place.exists():
+    while not os.path.exists(place):  # Path.exists raises where a folder may not be entered
         place = place.parent
     yield judge_storage(storage.absolute(), _write_error(place))
     yield judge_disk(shutil.disk_usage(place).free)
@@ -312,8 +318,8 @@ def examine_ray() -> Iterable[Finding]:
     yield judge_ray_note(note, address, bool(address) and _answers(address))
     clusters = _running_clusters()
     yield judge_clusters(clusters)
-    token = Path.home() / ".ray" / "auth_token"
-    yield judge_ray_auth(os.environ.get("RAY_AUTH_MODE"), token.exists(), bool(clusters))
+    has_token = "RAY_AUTH_TOKEN" in os.environ or (Path.home() / ".ray" / "auth_token").exists()
+    yield judge_ray_auth(os.environ.get("RAY_AUTH_MODE"), has_token, bool(clusters))
 
 
 def judge_ray_note(note: Path, address: str, alive: bool) -> Finding:
@@ -335,10 +341,10 @@ def judge_clusters(addresses: Sequence[str]) -> Finding:
 
 def judge_ray_auth(mode: str | None, has_token: bool, has_cluster: bool) -> Finding:
     """A token left by an earlier `ray.init` protects clusters started later; nodes that disagree fail after 20 s."""
-    text = f"RAY_AUTH_MODE {mode or 'unset'}, {'a' if has_token else 'no'} token in ~/.ray/auth_token"
+    text = f"RAY_AUTH_MODE {mode or 'unset'}, {'a' if has_token else 'no'} token (~/.ray/auth_token)"
     if mode is None and has_token and has_cluster:
         return Finding("ray authentication", text, "warn", "Set RAY_AUTH_MODE=token on every node and driver.")
-    if mode == "token" and not has_token and "RAY_AUTH_TOKEN" not in os.environ:
+    if mode == "token" and not has_token:
         return Finding("ray authentication", text, "warn", "Copy ~/.ray/auth_token from the head node.")
     return Finding("ray authentication", text)
 

@@ -1,0 +1,52 @@
+"""What a trial is given to run on; none of it changes the numbers beyond the last bit."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from hrm.errors import Problem, SpecError
+from hrm.spec import Spec
+
+
+class ResourceSpec(Spec):
+    """Workers, CPUs and GPUs per trial, and how trials are launched."""
+
+    launcher: Literal["auto", "in_process", "ray_train"] = "auto"
+    """`in_process`: in the reused trial process (one CPU worker). `ray_train`: on Ray Train workers in a warm slot that
+    trials share. `auto`: the first where it suffices, else the second."""
+    isolation: Literal["shared", "process"] = "shared"
+    """`process`: a fresh slot (or process) for each trial; slower to start, nothing shared."""
+    workers_per_trial: int = Field(1, ge=1)
+    cpus_per_worker: int = Field(1, ge=1)
+    """Also the number of threads of each worker."""
+    gpus_per_worker: float = Field(0.0, ge=0.0)
+    max_concurrent_trials: int | None = Field(None, ge=1)
+    """At most this many at once; null for as many as fit."""
+    max_attempts: int = Field(5, ge=1)
+    """Starts of a trial, over failures of the cluster."""
+
+    @property
+    def resolved_launcher(self) -> Literal["in_process", "ray_train"]:
+        """What `auto` becomes."""
+        if self.launcher != "auto":
+            return self.launcher
+        return "in_process" if self.workers_per_trial == 1 and not self.gpus_per_worker else "ray_train"
+
+    def concurrency(self, cpus: float, gpus: float) -> int:
+        """How many trials fit on a cluster. Raises SpecError, with the numbers, where not even one does."""
+        need_cpus = self.workers_per_trial * self.cpus_per_worker
+        need_gpus = self.workers_per_trial * self.gpus_per_worker
+        fits = int(cpus // need_cpus)
+        if need_gpus:
+            fits = min(fits, int(gpus / need_gpus + 1e-9))
+        if fits < 1:
+            raise SpecError(
+                Problem(
+                    "resources",
+                    f"a trial needs {need_cpus} CPUs and {need_gpus:g} GPUs, the cluster has {cpus:g} and {gpus:g}",
+                    "Lower workers_per_trial, cpus_per_worker or gpus_per_worker, or give --address of a larger cluster",
+                )
+            )
+        return min(fits, self.max_concurrent_trials or fits)

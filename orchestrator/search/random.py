@@ -1,0 +1,22 @@
+"""Uniform random proposals."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from optuna.samplers import BaseSampler, RandomSampler
+
+from orchestrator.search import SamplerSpec
+
+
+class RandomSpec(SamplerSpec):
+    """Random search."""
+
+    kind: Literal["random"] = "random"
+
+    def build(self, seed: int) -> BaseSampler:
+        return RandomSampler(seed=seed)
+
+    @classmethod
+    def smoke(cls) -> Self:
+        return cls()

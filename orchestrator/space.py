@@ -1,0 +1,121 @@
+"""Search spaces: dotted paths in a TrialSpec, each with a range or choices, proved against TrialSpec at load.
+
+A path names a field (`optimizer.learning_rate`, `model.L_cycles`). Both ends of a range and every choice are tried in
+the arm's trial before anything starts, so that a bad bound is an error of the file and not of a trial.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Self
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import model_validator
+
+from hrm.errors import Problem, SpecError
+from hrm.spec import Spec, parse_spec
+from hrm.trial import TrialSpec, refusals
+
+Scalar = bool | int | float | str | None
+
+
+class Dimension(Spec):
+    """`{low, high}` (whole numbers if both are), `log: true` for a logarithmic scale, or `{choices: [...]}`."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    step: int | float | None = None
+    choices: list[Scalar] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.choices is not None:
+            if self.low is not None or self.high is not None or self.log or self.step is not None:
+                raise ValueError("choices and low/high/log/step exclude each other; keep one of them")
+            if not self.choices:
+                raise ValueError("choices must hold at least one value, got []; add values or remove the line")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("a dimension needs low and high, or choices; add them")
+        if self.low > self.high:
+            raise ValueError(f"low must be <= high, got low {self.low} and high {self.high}; swap them")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low must be > 0 on a logarithmic scale, got {self.low}; raise it or set log: false")
+        if self.log and self.step is not None:
+            raise ValueError("step and log exclude each other; remove one")
+        return self
+
+    def distribution(self) -> BaseDistribution:
+        """The same for Optuna."""
+        if self.choices is not None:
+            return CategoricalDistribution(self.choices)
+        assert self.low is not None
+        assert self.high is not None
+        if isinstance(self.low, int) and isinstance(self.high, int) and not isinstance(self.step, float):
+            return IntDistribution(self.low, self.high, log=self.log, step=self.step or 1)
+        return FloatDistribution(float(self.low), float(self.high), log=self.log, step=self.step)
+
+    def probes(self) -> list[Scalar]:
+        """The values to prove: both ends, or every choice."""
+        return list(self.choices) if self.choices is not None else [self.low, self.high]
+
+
+Space = dict[str, Dimension]
+
+
+def suggest(trial: optuna.trial.BaseTrial, space: Space) -> dict[str, Any]:
+    """Ask an Optuna trial for a value of every dimension, in the space's order."""
+    return {path: trial._suggest(path, dim.distribution()) for path, dim in space.items()}  # type: ignore[attr-defined]
+
+
+def merge(base: Any, patch: Any) -> Any:
+    """`patch` laid over `base`, mapping by mapping. Another `kind` replaces the whole mapping: its fields are others."""
+    if not (isinstance(base, dict) and isinstance(patch, dict)):
+        return copy.deepcopy(patch)
+    if "kind" in patch and patch["kind"] != base.get("kind"):
+        return copy.deepcopy(patch)
+    merged = copy.deepcopy(base)
+    for key, value in patch.items():
+        merged[key] = merge(merged[key], value) if key in merged else copy.deepcopy(value)
+    return merged
+
+
+def assign(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of `data` with the dotted `path` set."""
+    *parents, last = path.split(".")
+    result = copy.deepcopy(data)
+    place = result
+    for parent in parents:
+        place = place.setdefault(parent, {})
+        if not isinstance(place, dict):
+            raise SpecError(Problem(path, f"`{parent}` holds no fields", "Name a field of the trial"))
+    place[last] = value
+    return result
+
+
+def apply(data: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
+    """A copy of `data` with every searched parameter set."""
+    for path, value in parameters.items():
+        data = assign(data, path, value)
+    return data
+
+
+def prove(trial: dict[str, Any], space: Space, place: str, space_place: str) -> list[Problem]:
+    """Every problem of an arm's trial and of its space. `place` and `space_place` start the problems of each."""
+    problems = _problems(trial, place)
+    if problems:
+        return problems
+    for path, dimension in space.items():
+        for value in dimension.probes():
+            found = _problems(assign(trial, path, value), f"{space_place}.{path}")
+            problems += [Problem(f"{space_place}.{path}", f"{value!r} is refused: {p.rule}", p.way_out) for p in found]
+    return list(dict.fromkeys(problems))
+
+
+def _problems(trial: dict[str, Any], place: str) -> list[Problem]:
+    try:
+        return refusals(parse_spec(TrialSpec, trial, place), place)
+    except SpecError as error:
+        return list(error.problems)
