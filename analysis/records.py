@@ -108,7 +108,12 @@ def read_sweep_record(directory: Path) -> SweepRecord:
 
 def read_trial_records(directory: Path) -> list[TrialRecord]:
     """Every trial of the sweep, in the order of their keys."""
-    return [TrialRecord(**_load(path)) for path in sorted((directory / "trials").glob("*/trial.json"))]
+    return [read_trial_record(path.parent) for path in sorted((directory / "trials").glob("*/trial.json"))]
+
+
+def read_trial_record(directory: Path) -> TrialRecord:
+    """One trial, by its directory. Raises FileNotFoundError where there is none."""
+    return TrialRecord(**_load(directory / "trial.json"))
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -219,6 +219,9 @@ class Training:
         metric = self.trial.objective.metric
         if metric not in validation:
             raise TrialError("no_such_metric", f"objective.metric {metric!r} is none of {', '.join(validation)}")
+        if not math.isfinite(validation[metric]):
+            step = state.progress.step
+            raise TrialError("not_finite", f"the validation {metric} is {validation[metric]} at step {step}")
         name = str(self._path().relative_to(context.trial_directory))
         if self.trial.objective.better(validation[metric], state.best.value if state.best else None):
             state.best = Best(validation[metric], state.progress.step, name, validation)

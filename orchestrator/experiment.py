@@ -6,6 +6,7 @@ Every path, type, range and kind is checked here; all problems come at once, eac
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,7 @@ class ExperimentSpec(Spec):
     """Of every trial: arms are matched by it."""
     replicas: ReplicaSpec = ReplicaSpec()
     resources: ResourceSpec = ResourceSpec()
-    trackers: list[AnyTrackerSpec] = Field(default_factory=lambda: [MlflowSpec()])
+    trackers: Sequence[AnyTrackerSpec] = (MlflowSpec(),)
     smoke: dict[str, Any] = Field(default_factory=dict)
     """Laid over this file by `--smoke`: the same question in seconds."""
 

@@ -46,7 +46,7 @@ class ResourceSpec(Spec):
                 Problem(
                     "resources",
                     f"a trial needs {need_cpus} CPUs and {need_gpus:g} GPUs, the cluster has {cpus:g} and {gpus:g}",
-                    "Lower workers_per_trial, cpus_per_worker or gpus_per_worker, or give --address of a larger cluster",
+                    "Lower workers_per_trial, cpus_per_worker or gpus_per_worker, or give a larger cluster's --address",
                 )
             )
         return min(fits, self.max_concurrent_trials or fits)

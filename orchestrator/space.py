@@ -10,7 +10,6 @@ import copy
 from typing import Any, Self
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import model_validator
 
 from hrm.errors import Problem, SpecError
@@ -47,15 +46,16 @@ class Dimension(Spec):
             raise ValueError("step and log exclude each other; remove one")
         return self
 
-    def distribution(self) -> BaseDistribution:
-        """The same for Optuna."""
+    def suggest(self, trial: optuna.Trial, path: str) -> Scalar:
+        """Ask an Optuna trial for a value."""
         if self.choices is not None:
-            return CategoricalDistribution(self.choices)
+            choice: Scalar = trial.suggest_categorical(path, self.choices)
+            return choice
         assert self.low is not None
         assert self.high is not None
         if isinstance(self.low, int) and isinstance(self.high, int) and not isinstance(self.step, float):
-            return IntDistribution(self.low, self.high, log=self.log, step=self.step or 1)
-        return FloatDistribution(float(self.low), float(self.high), log=self.log, step=self.step)
+            return int(trial.suggest_int(path, self.low, self.high, log=self.log, step=self.step or 1))
+        return float(trial.suggest_float(path, float(self.low), float(self.high), log=self.log, step=self.step))
 
     def probes(self) -> list[Scalar]:
         """The values to prove: both ends, or every choice."""
@@ -65,13 +65,8 @@ class Dimension(Spec):
 Space = dict[str, Dimension]
 
 
-def suggest(trial: optuna.trial.BaseTrial, space: Space) -> dict[str, Any]:
-    """Ask an Optuna trial for a value of every dimension, in the space's order."""
-    return {path: trial._suggest(path, dim.distribution()) for path, dim in space.items()}  # type: ignore[attr-defined]
-
-
 def merge(base: Any, patch: Any) -> Any:
-    """`patch` laid over `base`, mapping by mapping. Another `kind` replaces the whole mapping: its fields are others."""
+    """`patch` laid over `base`, mapping by mapping. Another `kind` replaces the mapping: its fields are others."""
     if not (isinstance(base, dict) and isinstance(patch, dict)):
         return copy.deepcopy(patch)
     if "kind" in patch and patch["kind"] != base.get("kind"):

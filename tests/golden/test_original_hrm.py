@@ -27,7 +27,9 @@ class Trace:
 
     def __init__(self, name: str) -> None:
         with safe_open(TRACES / f"{name}.safetensors", "pt") as file:
-            self.facts = {key: json.loads(value) for key, value in file.metadata().items() if value[0] in "{[0123456789"}
+            self.facts = {
+                key: json.loads(value) for key, value in file.metadata().items() if value[0] in "{[0123456789"
+            }
             self.tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         self.config: dict[str, Any] = self.facts["config"]
 

@@ -1,0 +1,50 @@
+"""What a sweep will need on disk at most, forecast from the sizes of its models before anything runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import torch
+
+from hrm.data.dataset import open_dataset
+from hrm.errors import Problem, SpecError
+from orchestrator.experiment import Arm, Experiment
+from orchestrator.store import SweepStore
+
+COPIES_WHILE_RUNNING = 3
+"""Of a running trial: the newest checkpoint, the best one, and the one being written."""
+_BYTES_PER_VALUE = 12
+"""Float32 weight and two moments."""
+
+
+def check_disk(experiment: Experiment, store: SweepStore) -> None:
+    """Raises SpecError if the sweep's checkpoints may not fit."""
+    need, free = forecast_bytes(experiment, store), shutil.disk_usage(store.directory).free
+    if need > free:
+        raise SpecError(
+            Problem(
+                str(store.directory),
+                f"the checkpoints may need {need / 1e9:.2f} GB and {free / 1e9:.2f} GB are free",
+                "Free some space, give another --storage, or lower resources.max_concurrent_trials",
+            )
+        )
+
+
+def forecast_bytes(experiment: Experiment, store: SweepStore) -> int:
+    """An upper bound: running trials, each arm's best trial, and all replicas."""
+    spec = experiment.spec
+    sizes = [_checkpoint_bytes(arm, store) for arm in experiment.arms]
+    running = COPIES_WHILE_RUNNING * max(sizes) * (spec.resources.max_concurrent_trials or os.cpu_count() or 1)
+    return running + sum(sizes) * (2 + spec.replicas.seeds * spec.replicas.configurations)
+
+
+def _checkpoint_bytes(arm: Arm, store: SweepStore) -> int:
+    trial = arm.trial({}, 0)
+    shape = open_dataset(trial.task, store.data_root).shape
+    with torch.device("meta"):
+        model = trial.model.build(shape)
+        state = model.initial_state(trial.batch_size)
+    carry = sum(value.numel() * value.element_size() for value in state.values())
+    rows = 24 * trial.batch_size * shape.sequence_length
+    return _BYTES_PER_VALUE * sum(p.numel() for p in model.parameters()) + carry + rows

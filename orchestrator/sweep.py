@@ -1,0 +1,218 @@
+"""A sweep from start to answer: check, build data, connect, run every trial, report. Running it again resumes it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ray.exceptions import RayError
+
+from analysis.records import SweepRecord
+from analysis.report import Report as SweepReport
+from analysis.report import write_report
+from analysis.sweep import load_sweep
+from hrm.data.dataset import build_dataset
+from hrm.errors import InfrastructureError, Problem, SpecError
+from hrm.provenance import code_version, environment
+from hrm.tasks import TaskSpec
+from orchestrator.cluster.connect import Cluster, connect
+from orchestrator.disk import check_disk
+from orchestrator.experiment import Experiment
+from orchestrator.importance import importances
+from orchestrator.ledger import Ledger
+from orchestrator.store import SweepStore
+from orchestrator.trackers.mirror import Mirror
+from orchestrator.trial_driver import Place
+from orchestrator.tuning import execute
+
+MIRROR_SECONDS = 60.0
+"""How long the end of a sweep waits for its trackers."""
+
+
+class View:
+    """What a person watching is shown; this one shows nothing. Called in the driver's main thread."""
+
+    def waiting(self, message: str) -> None:
+        """Before something that takes seconds."""
+
+    def started(self, ledger: Ledger, cluster: Cluster, concurrency: int, ui_commands: list[str]) -> None:
+        """Once, before the first trial."""
+
+    def ended(self) -> None:
+        """Once, after the last trial of this run of the driver."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepOutcome:
+    """How a run of the driver ended."""
+
+    report: SweepReport
+    directory: Path
+    complete: bool
+    """False: stopped, or given up; the same command goes on."""
+    failed_trials: int
+    notes: list[str]
+    """Why it was given up; what a tracker misses."""
+
+
+def run_sweep(
+    experiment: Experiment, storage: Path, address: str | None = None, view: View | None = None
+) -> SweepOutcome:
+    """Run or resume a sweep. Raises SpecError (nothing was run), InfrastructureError (the cluster failed)."""
+    view = view or View()
+    store = SweepStore(storage, experiment.name)
+    store.open()
+    try:
+        view.waiting("Building the data")
+        record = _sweep_record(experiment, store)
+        check_disk(experiment, store)
+        trackers = [spec.build(store.directory, store.storage) for spec in experiment.spec.trackers]
+        mirrors = [Mirror(tracker, store.directory) for tracker in trackers]
+        clock = _Clock(store, record, mirrors)
+        ledger = Ledger(experiment, store, [clock, *mirrors])
+        notes = []
+        if not ledger.complete:
+            with _stop_on_signals(store):
+                notes += _run(ledger, store, address, view, [tracker.ui_command for tracker in trackers])
+        clock.write(finished=ledger.complete)
+        view.waiting("Writing the report")
+        report = write_report(load_sweep(store.directory), store.directory, importances(ledger))
+        notes += _close(mirrors, store, report)
+        failed = sum(r.state == "failed" for r in ledger.records.values())
+        return SweepOutcome(report, store.directory, ledger.complete, failed, notes)
+    finally:
+        store.close()
+
+
+def _sweep_record(experiment: Experiment, store: SweepStore) -> SweepRecord:
+    """Build the data; write `sweep.json`, or check that the one that is there asks the same."""
+    datasets = {name: _build(task, store) for name, task in experiment.tasks.items()}
+    science = experiment.spec.science()
+    if store.exists():
+        record = store.read_sweep()
+        changed = [key for key, value in science.items() if record.experiment.get(key) != value]
+        changed += [
+            f"datasets.{n}" for n, d in datasets.items() if record.datasets[n]["fingerprint"] != d["fingerprint"]
+        ]
+        if changed:
+            raise SpecError(
+                Problem(
+                    str(store.directory),
+                    f"this sweep was started with other values of {', '.join(changed)}",
+                    "Give another --name, or undo the change",
+                )
+            )
+        return record
+    spec = experiment.spec
+    per_line = spec.search.trials + spec.replicas.seeds * spec.replicas.configurations
+    record = SweepRecord(
+        name=experiment.name,
+        question=spec.question,
+        experiment=spec.model_dump(mode="json"),
+        arms=list(spec.arms),
+        tasks=list(experiment.tasks),
+        metric=spec.objective.metric,
+        direction=spec.objective.direction,
+        budget=spec.budget.model_dump(mode="json"),
+        planned_trials=len(experiment.arms) * per_line,
+        datasets=datasets,
+        command=" ".join(["python", "-m", "orchestrator", *sys.argv[1:]]),
+        code=code_version(),
+        environment=environment(),
+        created=time.time(),
+    )
+    store.write_sweep(record)
+    return record
+
+
+def _build(task: TaskSpec, store: SweepStore) -> dict[str, Any]:
+    manifest = build_dataset(task, store.data_root).manifest
+    return {
+        "recipe": task.model_dump(mode="json"),
+        "fingerprint": manifest.fingerprint,
+        "rows": dict(manifest.rows),
+        "facts": manifest.facts,
+    }
+
+
+class _Clock:
+    """Keeps the driver's working time in `sweep.json`, so that a kill loses seconds of it and no more."""
+
+    def __init__(self, store: SweepStore, record: SweepRecord, mirrors: list[Mirror]) -> None:
+        self._store, self._record, self._mirrors = store, record, mirrors
+        self._began = self._written = time.monotonic()
+
+    def changed(self, key: str) -> None:
+        """A trial moved: the driver is at work."""
+        if time.monotonic() - self._written > 5.0:
+            self.write(finished=False)
+
+    def write(self, finished: bool) -> None:
+        """Write the time so far."""
+        self._written = time.monotonic()
+        if self._record.finished:  # nothing was left to do
+            return
+        elapsed = self._record.elapsed_seconds + self._written - self._began
+        self._store.write_sweep(replace(self._record, elapsed_seconds=elapsed, finished=finished))
+        for mirror in self._mirrors:
+            mirror.changed_sweep()
+
+
+def _run(ledger: Ledger, store: SweepStore, address: str | None, view: View, ui_commands: list[str]) -> list[str]:
+    """Run jobs on Ray until nothing is left or the sweep is stopped. Gives notes for the person who asked."""
+    view.waiting("Starting Ray")
+    resources = ledger.experiment.spec.resources
+    place = Place(str(store.directory), str(store.data_root), str(store.stop_file), resources.cpus_per_worker)
+    try:
+        with connect(address) as cluster:
+            concurrency = resources.concurrency(cluster.cpus, cluster.gpus)
+            view.started(ledger, cluster, concurrency, ui_commands)
+            try:
+                return execute(ledger, place, concurrency)
+            finally:
+                view.ended()
+    except (ConnectionError, RayError) as error:
+        raise InfrastructureError(f"the Ray cluster failed: {error}") from error
+
+
+@contextmanager
+def _stop_on_signals(store: SweepStore) -> Generator[None]:
+    """Ctrl-C and SIGTERM ask every trial to save and leave; a second one ends the driver at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if store.stop_file.exists():
+            raise KeyboardInterrupt
+        store.request_stop()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _close(mirrors: list[Mirror], store: SweepStore, report: SweepReport) -> list[str]:
+    """Send the report and the best checkpoints to the trackers; says what one of them misses."""
+    artifacts = [store.directory / name for name in ("report.html", "report.md", "report.json")]
+    if report.finished:
+        artifacts += [store.directory / arm.best_checkpoint for arm in report.arms if arm.best_checkpoint]
+    for mirror in mirrors:
+        mirror.finish(artifacts)
+    sent = [mirror.close(MIRROR_SECONDS) for mirror in mirrors]
+    return [
+        f"a tracker does not have everything ({mirror.last_error}); the same command sends the rest"
+        for mirror, complete in zip(mirrors, sent, strict=True)
+        if not complete
+    ]
