@@ -228,13 +228,12 @@ class Ledger:
 
     def _is_pruned(self, key: str) -> bool:
         line, phase, number = self._places[key]
-        last = line.search.trials()[number].user_attrs["spec"]["num_reports"] if phase == "search" else 0
+        last = self.records[key].spec["num_reports"]
         return phase == "search" and self.reports[key].index < last and line.search.should_prune(number)
 
     def on_pruned(self, key: str) -> None:
         """The trial was ended by the pruner."""
-        line, phase, number = self._places[key]
-        index, of = self.reports[key].index, line.arm.template.get("num_reports", 8)
+        index, of = self.reports[key].index, self.records[key].spec["num_reports"]
         self._note(key, reason=f"pruned at report {index} of {of}: worse than the earlier trials there")
         self._end(key, TrialState.PRUNED)
 

@@ -58,9 +58,11 @@ class SweepOutcome:
     directory: Path
     complete: bool
     """False: stopped, or given up; the same command goes on."""
+    gave_up: str
+    """Why the sweep ended itself, if it did."""
     failed_trials: int
     notes: list[str]
-    """Why it was given up; what a tracker misses."""
+    """What a tracker misses."""
 
 
 def run_sweep(
@@ -78,16 +80,16 @@ def run_sweep(
         mirrors = [Mirror(tracker, store.directory) for tracker in trackers]
         clock = _Clock(store, record, mirrors)
         ledger = Ledger(experiment, store, [clock, *mirrors])
-        notes = []
+        gave_up = ""
         if not ledger.complete:
             with _stop_on_signals(store):
-                notes += _run(ledger, store, address, view, [tracker.ui_command for tracker in trackers])
+                gave_up = _run(ledger, store, address, view, [tracker.ui_command for tracker in trackers])
         clock.write(finished=ledger.complete)
         view.waiting("Writing the report")
         report = write_report(load_sweep(store.directory), store.directory, importances(ledger))
-        notes += _close(mirrors, store, report)
+        notes = _close(mirrors, store, report)
         failed = sum(r.state == "failed" for r in ledger.records.values())
-        return SweepOutcome(report, store.directory, ledger.complete, failed, notes)
+        return SweepOutcome(report, store.directory, ledger.complete, gave_up, failed, notes)
     finally:
         store.close()
 
@@ -166,8 +168,8 @@ class _Clock:
             mirror.changed_sweep()
 
 
-def _run(ledger: Ledger, store: SweepStore, address: str | None, view: View, ui_commands: list[str]) -> list[str]:
-    """Run jobs on Ray until nothing is left or the sweep is stopped. Gives notes for the person who asked."""
+def _run(ledger: Ledger, store: SweepStore, address: str | None, view: View, ui_commands: list[str]) -> str:
+    """Run jobs on Ray until nothing is left or the sweep is stopped. Gives the reason if it gave up."""
     view.waiting("Starting Ray")
     resources = ledger.experiment.spec.resources
     place = Place(str(store.directory), str(store.data_root), str(store.stop_file), resources.cpus_per_worker)

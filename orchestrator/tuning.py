@@ -23,6 +23,7 @@ from hrm.errors import InfrastructureError
 from hrm.records import Progress, Report, TrialResult
 from orchestrator.failures import Failure
 from orchestrator.ledger import Job, Ledger, SameFailureError
+from orchestrator.resources import ResourceSpec
 from orchestrator.trial_driver import Place, TrialProcess
 
 
@@ -102,21 +103,21 @@ class LedgerScheduler(FIFOScheduler):
         return str(TrialScheduler.CONTINUE)
 
 
-def execute(ledger: Ledger, place: Place, concurrency: int) -> list[str]:
-    """Run the ledger's jobs until nothing is left or it is stopped. Gives notes; raises InfrastructureError.
+def execute(ledger: Ledger, place: Place, concurrency: int) -> str:
+    """Run the ledger's jobs until nothing is left or it is stopped. Gives the reason if the sweep gave up.
 
-    Needs a connected Ray. Trial processes are reused, so that a trial starts in a fraction of a second.
+    Needs a connected Ray; raises InfrastructureError. Trial processes are reused, so that a trial starts in a fraction of a second.
     """
     resources = ledger.experiment.spec.resources
 
     def config(job: Job) -> dict[str, Any]:
-        return {"job": json.dumps(asdict(job)), "place": asdict(place)}
+        return {"job": json.dumps(asdict(job)), "place": asdict(place), "resources": resources.model_dump()}
 
     searcher = LedgerSearcher(ledger, config, concurrency)
     scratch = tempfile.mkdtemp(prefix="tune-")
     try:
         tune.Tuner(
-            tune.with_resources(TrialProcess, tune.PlacementGroupFactory([{"CPU": resources.cpus_per_worker}])),
+            _trainable(resources),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=LedgerScheduler(searcher),
@@ -133,7 +134,20 @@ def execute(ledger: Ledger, place: Place, concurrency: int) -> list[str]:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if searcher.aborted:
-        return [str(searcher.aborted)]
+        return str(searcher.aborted)
     if not ledger.finished:
         raise InfrastructureError("Ray Tune ended before the sweep did; the same command goes on")
-    return []
+    return ""
+
+
+def _trainable(resources: ResourceSpec) -> type[tune.Trainable]:
+    """The Tune actor of the launcher. A slot's actor itself takes no CPU: its Ray Train workers do, and an actor that
+    held one would wait for them for ever on a small machine."""
+    if resources.resolved_launcher == "in_process":
+        trainable, needs = TrialProcess, {"CPU": float(resources.cpus_per_worker)}
+    else:
+        from orchestrator.slot import SlotTrial
+
+        trainable, needs = SlotTrial, {"memory": 1e6}
+    bound: type[tune.Trainable] = tune.with_resources(trainable, tune.PlacementGroupFactory([needs]))
+    return bound

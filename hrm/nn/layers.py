@@ -73,7 +73,7 @@ class Rotary(nn.Module):
         self.register_buffer("signed_sin", angles.sin() * sign, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, N, S, K] -> the same, rotated; computed in float32 like the original, given back in x's dtype."""
+        """x [..., S, K] -> the same, rotated; computed in float32 like the original, given back in x's dtype."""
         length = x.shape[-2]
         cos, sin = self.get_buffer("cos")[:length], self.get_buffer("signed_sin")[:length]
         low, high = x.chunk(2, dim=-1)
@@ -115,9 +115,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotary: Rotary | None) -> Tensor:
         rows, length, size = x.shape
-        q, k, v = self.qkv_proj(x).view(rows, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        if rotary is not None:
-            q, k = rotary(q), rotary(k)
+        qkv = self.qkv_proj(x).view(rows, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        v = qkv[2]
+        q, k = qkv[:2] if rotary is None else rotary(qkv[:2])
         if self.kernel == "sdpa":
             mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         else:
@@ -132,8 +132,7 @@ def _explicit_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor
     scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2)).float()
     if causal:
         length = scores.shape[-1]
-        future = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
-        scores = scores.masked_fill(future, -torch.inf)
+        scores = scores + torch.full((length, length), -torch.inf, device=q.device).triu(1)
     return torch.matmul(scores.softmax(-1).to(v.dtype), v)
 
 

@@ -1,0 +1,238 @@
+"""The commands. Each returns its exit code: 0 done, 1 some trials failed, 2 the input is wrong, 3 the cluster failed.
+
+A sweep stopped by Ctrl-C or `stop` ends with 130. Heavy imports happen inside the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hrm.errors import InfrastructureError, Problem, SpecError, TrialError
+
+DONE, TRIALS_FAILED, WRONG_INPUT, CLUSTER_FAILED, STOPPED = 0, 1, 2, 3, 130
+Command = Callable[[argparse.Namespace], int]
+
+_TOP = """\
+examples:
+  python -m orchestrator sweep experiments/text_adapt.yaml            ask the question, get the answer
+  python -m orchestrator sweep experiments/text_adapt.yaml --smoke    the same in seconds, to see that it runs
+  python -m orchestrator status text_adapt                            look at it while it runs
+  python -m orchestrator train experiments/text_adapt.yaml --arm transformer    one trial, no search
+
+exit codes: 0 done, 1 some trials failed, 2 the input is wrong, 3 the cluster failed, 130 stopped (run again to go on)
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code."""
+    options = _parser().parse_args(arguments)
+    command: Command = options.command
+    try:
+        return command(options)
+    except SpecError as error:
+        _say_problems(options, error.problems)
+        return WRONG_INPUT
+    except InfrastructureError as error:
+        _say_error(options, str(error))
+        return CLUSTER_FAILED
+    except TrialError as error:
+        _say_error(options, str(error))
+        return TRIALS_FAILED
+    except KeyboardInterrupt:
+        _say_error(options, "ended at once; the same command goes on from the newest checkpoints")
+        return STOPPED
+    except BrokenPipeError:
+        return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator",
+        description="Sweeps over the Hierarchical Reasoning Model and its relatives: one YAML question, one answer.",
+        epilog=_TOP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    sweep = _command(commands, "sweep", _sweep, "run or resume the sweep that an experiment file asks for")
+    _experiment_options(sweep)
+    sweep.add_argument("--name", help="the sweep's name (default: the file's); another name is another sweep")
+    sweep.add_argument(
+        "--address", help="of a running Ray cluster, such as auto or ray://head:10001 (default: our own)"
+    )
+
+    train = _command(commands, "train", _train, "train one arm's trial as it stands, without a search")
+    _experiment_options(train)
+    train.add_argument("--arm", help="which arm (default: the first)")
+    train.add_argument("--task", help="on which task (default: the first)")
+    train.add_argument("--seed", type=int, default=0)
+
+    validate = _command(commands, "validate", _validate, "check an experiment file: all problems at once")
+    _experiment_options(validate)
+
+    for name, command, text in (
+        ("status", _status, "show where a sweep stands, running or not"),
+        ("report", _report, "write and show a sweep's report as it stands"),
+        ("stop", _stop, "end a running sweep cleanly; the same sweep command goes on"),
+        ("clean", _clean, "remove a sweep's checkpoints but the best of each arm"),
+    ):
+        look = _command(commands, name, command, text)
+        look.add_argument("name", nargs=None if name in ("stop", "clean") else "?", help="default: the newest sweep")
+
+    _command(commands, "list", _list, "list the sweeps of the storage")
+    _command(commands, "doctor", _doctor, "examine this machine: every line with a verdict and the fix")
+    schema = _command(commands, "schema", _schema, "print the JSON schema of a file, for editors")
+    schema.add_argument("--of", choices=("experiment", "trial", "recipe"), default="experiment")
+    return parser
+
+
+def _command(commands: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+    parser.set_defaults(command=command)
+    parser.add_argument("--storage", type=Path, default=Path("runs"), help="where everything is kept (default: runs)")
+    parser.add_argument("--json", action="store_true", help="print one JSON value for programs")
+    return parser
+
+
+def _experiment_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("experiment", type=Path, help="such as experiments/text_adapt.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides",
+                        help="change a field of the file, such as search.trials=4 (again for more)")  # fmt: skip
+    parser.add_argument("--smoke", action="store_true", help="lay the file's smoke: section over it: seconds")
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from orchestrator.experiment import load_experiment
+    from orchestrator.progress import view_for
+    from orchestrator.sweep import run_sweep
+
+    experiment = load_experiment(options.experiment, options.overrides, options.smoke, options.name)
+    view = view_for(options.json)
+    outcome = run_sweep(experiment, options.storage, options.address, view)
+    report = outcome.report.to_json()
+    if options.json:
+        print(report)
+    else:
+        view.answer(outcome)
+    if not outcome.complete:
+        return TRIALS_FAILED if outcome.gave_up else STOPPED
+    return TRIALS_FAILED if outcome.failed_trials else DONE
+
+
+def _train(options: argparse.Namespace) -> int:
+    from orchestrator.single import train_one
+
+    return train_one(options)
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from orchestrator.experiment import load_experiment
+
+    experiment = load_experiment(options.experiment, options.overrides, options.smoke)
+    spec = experiment.spec
+    lines = len(experiment.arms)
+    searches, replicas = lines * spec.search.trials, lines * spec.replicas.seeds * spec.replicas.configurations
+    facts = {"arms": list(spec.arms), "tasks": list(experiment.tasks), "search_trials": searches, "replicas": replicas}
+    text = f"{options.experiment}: good. {len(spec.arms)} arms on {len(experiment.tasks)} task(s): "
+    print(json.dumps(facts) if options.json else f"{text}{searches} search trials and {replicas} replicas.")
+    return DONE
+
+
+def _status(options: argparse.Namespace) -> int:
+    from orchestrator.progress import show_status
+
+    show_status(_store(options), options.json)
+    return DONE
+
+
+def _report(options: argparse.Namespace) -> int:
+    from analysis.markdown import render_markdown
+    from analysis.report import build_report, write_report
+    from analysis.sweep import load_sweep
+
+    store = _store(options)
+    sweep = load_sweep(store.directory)
+    known = store.directory / "report.json"
+    importance = json.loads(known.read_text()).get("importance") if known.exists() else None
+    report = build_report(sweep, importance) if store.is_locked() else write_report(sweep, store.directory, importance)
+    print(report.to_json() if options.json else render_markdown(report))
+    if not options.json and not store.is_locked():
+        print(f"\nThe full report: {store.directory / 'report.html'}")
+    return DONE
+
+
+def _stop(options: argparse.Namespace) -> int:
+    from orchestrator.upkeep import stop
+
+    return _say(options, stop(_store(options)))
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from orchestrator.upkeep import clean
+
+    return _say(options, clean(_store(options)))
+
+
+def _list(options: argparse.Namespace) -> int:
+    from orchestrator.progress import show_list
+
+    show_list(options.storage, options.json)
+    return DONE
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from orchestrator.doctor import as_json, examine, render, worst
+
+    findings = examine(options.storage)
+    if options.json:
+        print(as_json(findings))
+    else:
+        render(findings)
+    return CLUSTER_FAILED if worst(findings) == "fail" else DONE
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from orchestrator.schema import schema_of
+
+    print(json.dumps(schema_of(options.of), indent=1))
+    return DONE
+
+
+def _store(options: argparse.Namespace) -> Any:
+    """The store of a sweep by its name, or of the newest. Raises SpecError, naming the sweeps there are."""
+    from orchestrator.store import SweepStore
+
+    found = sorted((options.storage / "sweeps").glob("*/sweep.json"), key=lambda path: path.stat().st_mtime)
+    names = [path.parent.name for path in found]
+    if options.name is None and names:
+        return SweepStore(options.storage, names[-1])
+    if options.name in names:
+        return SweepStore(options.storage, options.name)
+    rule = f"there is no sweep {options.name!r}" if options.name else "there is no sweep yet"
+    way_out = f"The sweeps here are {', '.join(names)}" if names else "Start one with `sweep`, or give its --storage"
+    raise SpecError(Problem(str(options.storage), rule, way_out))
+
+
+def _say(options: argparse.Namespace, facts: dict[str, Any]) -> int:
+    print(json.dumps(facts) if options.json else facts["message"])
+    return DONE
+
+
+def _say_problems(options: argparse.Namespace, problems: Sequence[Problem]) -> None:
+    if options.json:
+        items = [{"place": p.place, "rule": p.rule, "way_out": p.way_out} for p in problems]
+        print(json.dumps({"problems": items}))
+        return
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+
+
+def _say_error(options: argparse.Namespace, message: str) -> None:
+    if options.json:
+        print(json.dumps({"error": message}))
+    print(f"error: {message}", file=sys.stderr)
