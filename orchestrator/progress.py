@@ -78,6 +78,9 @@ class TerminalView(View):
             f"{n} {state}" for state, n in report.trials.items() if n and state not in ("total", "planned")
         )
         print_(f"{counts}; {duration(report.elapsed_seconds)} of work")
+        for arm in report.arms:
+            if arm.best_checkpoint:
+                print_(f"[dim]best of {arm.name}: {arm.best_checkpoint}[/]", soft_wrap=True)
         print_(f"Report  {outcome.directory / 'report.html'}", soft_wrap=True)
 
 
@@ -156,31 +159,22 @@ def parameters_in_words(parameters: dict[str, Any]) -> str:
 
 def _arms_table(report: SweepReport) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in (
-        "arm",
-        report.metric,
-        "95 % interval",
-        "n",
-        "parameters",
-        "steps",
-        "TFLOP",
-        "time",
-        "best checkpoint",
-    ):
-        table.add_column(title, overflow="fold")
+    splits = {arm.metric.split for arm in report.arms if arm.metric}
+    metric = f"{splits.pop()} {report.metric}" if len(splits) == 1 else report.metric
+    for title in ("arm", metric, "95 % interval", "n", "parameters", "steps", "TFLOP", "time"):
+        table.add_column(title, no_wrap=True, justify="left" if title == "arm" else "right")
+    several = len({arm.task for arm in report.arms}) > 1
     for arm in report.arms:
         m = arm.metric
-        interval = f"{m.low:.4f} to {m.high:.4f}" if m and m.low is not None and m.high is not None else "none"
         table.add_row(
-            arm.name if len({a.task for a in report.arms}) == 1 else f"{arm.task}/{arm.name}",
-            f"{m.mean:.4f} ({m.split})" if m else "",
-            interval,
+            f"{arm.task}/{arm.name}" if several else arm.name,
+            f"{m.mean:.4f}" if m else "",
+            f"{m.low:.4f} to {m.high:.4f}" if m and m.low is not None and m.high is not None else "",
             str(m.n) if m else "0",
             f"{arm.parameters:,}" if arm.parameters else "",
             f"{arm.steps:.0f}" if arm.steps else "",
             f"{arm.flops / 1e12:.2f}" if arm.flops else "",
             duration(arm.seconds) if arm.seconds else "",
-            arm.best_checkpoint or "",
         )
     return table
 

@@ -106,7 +106,7 @@ class LedgerScheduler(FIFOScheduler):
 def execute(ledger: Ledger, place: Place, concurrency: int) -> str:
     """Run the ledger's jobs until nothing is left or it is stopped. Gives the reason if the sweep gave up.
 
-    Needs a connected Ray; raises InfrastructureError. Trial processes are reused, so that a trial starts in a fraction of a second.
+    Needs a connected Ray; raises InfrastructureError. Trial processes are reused, so that a trial starts at once.
     """
     resources = ledger.experiment.spec.resources
 
@@ -133,6 +133,7 @@ def execute(ledger: Ledger, place: Place, concurrency: int) -> str:
         ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(ledger.store.directory / "slots", ignore_errors=True)
     if searcher.aborted:
         return str(searcher.aborted)
     if not ledger.finished:

@@ -1,0 +1,150 @@
+"""What every model must keep, whatever file it is in."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from hrm.models import Model, ModelSpec
+from hrm.models.hrm import HRMSpec
+from hrm.models.transformer import TransformerSpec
+from hrm.nn.draws import Draws
+from hrm.nn.halting import HaltingSpec
+from hrm.segments import Carry, train_segment
+from hrm.tasks import TaskShape
+from hrm.variants import discover
+
+SHAPE = TaskShape(vocab_size=13, sequence_length=10, next_token=True)
+MODELS = cast("dict[str, type[ModelSpec]]", discover("hrm.models", ModelSpec))
+
+
+@pytest.fixture(params=sorted(MODELS))
+def spec(request: pytest.FixtureRequest) -> ModelSpec:
+    return MODELS[request.param].smoke()
+
+
+def built(spec: ModelSpec, shape: TaskShape = SHAPE) -> Model:
+    torch.manual_seed(0)
+    return spec.build(shape)
+
+
+def rows(shape: TaskShape = SHAPE, count: int = 3) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    size = (count, shape.sequence_length)
+    return {
+        "inputs": torch.randint(shape.vocab_size, size, generator=generator),
+        "labels": torch.randint(shape.vocab_size, size, generator=generator),
+        "puzzle_identifiers": torch.zeros(count, dtype=torch.int64),
+    }
+
+
+def logits(model: Model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    state = model.initial_state(len(batch["inputs"]))
+    with torch.no_grad():
+        return model.segment(state, batch["inputs"], batch["puzzle_identifiers"], Draws.none()).logits
+
+
+def test_a_causal_model_does_not_see_the_future(spec: ModelSpec) -> None:
+    assert not spec.sees_the_future
+    model, batch = built(spec).eval(), rows()
+    before = logits(model, batch)
+    changed = {**batch, "inputs": batch["inputs"].clone()}
+    changed["inputs"][:, 6] = (changed["inputs"][:, 6] + 1) % SHAPE.vocab_size
+    after = logits(model, changed)
+    assert torch.equal(before[:, :6], after[:, :6])
+    assert not torch.allclose(before[:, 6], after[:, 6])
+
+
+def test_a_row_does_not_depend_on_its_neighbours(spec: ModelSpec) -> None:
+    model, batch = built(spec).eval(), rows()
+    alone = logits(model, {name: value[1:2] for name, value in batch.items()})
+    torch.testing.assert_close(logits(model, batch)[1:2], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_one_step_moves_every_parameter_and_lowers_the_loss(spec: ModelSpec) -> None:
+    model, batch = built(spec), rows()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    first = last = 0.0
+    for step in range(1, 9):
+        carry = Carry.empty(model, 3, SHAPE.sequence_length, torch.device("cpu"))
+        carry.refill(model, batch)
+        scored = train_segment(model, carry, spec.halting_rule(), "softmax", torch.ones(3), Draws(0, step, torch.arange(3)))
+        (scored.loss / 30).backward()
+        if step == 1:
+            missing = [n for n, p in model.named_parameters() if p.grad is None and not n.startswith("q_head")]
+            assert missing == []
+            first = float(scored.sums["loss"])
+        optimizer.step()
+        optimizer.zero_grad()
+        last = float(scored.sums["loss"])
+    assert last < first
+
+
+def test_bfloat16_is_close_to_float32(spec: ModelSpec) -> None:
+    model, batch = built(spec).eval(), rows()
+    exact = logits(model, batch)
+    model.configure(torch.bfloat16, "explicit")
+    assert float((logits(model, batch).float() - exact).abs().max()) < 0.1
+
+
+def test_explicit_attention_equals_the_fused_kernel(spec: ModelSpec) -> None:
+    model, batch = built(spec).eval(), rows()
+    fused = logits(model, batch)
+    model.configure(torch.float32, "explicit")
+    torch.testing.assert_close(logits(model, batch), fused, rtol=1e-5, atol=1e-5)
+
+
+FLOP_CASES: list[tuple[ModelSpec, TaskShape]] = [
+    (TransformerSpec.smoke(), SHAPE),
+    (HRMSpec.smoke(), SHAPE),
+    (HRMSpec(hidden_size=16, num_heads=2, H_layers=1, L_layers=2, H_cycles=2, L_cycles=3, causal=True), SHAPE),
+    (
+        HRMSpec(
+            hidden_size=16,
+            num_heads=2,
+            H_layers=2,
+            L_layers=1,
+            puzzle_embedding_size=16,
+            halting=HaltingSpec(rule="q_with_target", segments=3),
+        ),
+        TaskShape(13, 10, 4),
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "shape"), FLOP_CASES)
+def test_the_flops_formula_counts_what_torch_counts(spec: ModelSpec, shape: TaskShape) -> None:
+    model, batch = built(spec, shape), rows(shape)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as forward, torch.no_grad():
+        model.segment(model.initial_state(3), batch["inputs"], batch["puzzle_identifiers"], Draws.none())
+    assert forward.get_total_flops() == 3 * spec.flops(shape).forward
+    carry = Carry.empty(model, 3, shape.sequence_length, torch.device("cpu"))
+    carry.refill(model, batch)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as training:
+        draws: Any = Draws(0, 1, torch.arange(3))
+        train_segment(model, carry, spec.halting_rule(), "softmax", torch.ones(3), draws).loss.backward()
+    assert training.get_total_flops() == pytest.approx(3 * spec.flops(shape).training, rel=0.01)
+
+
+def test_the_known_parameter_counts_hold() -> None:
+    sudoku = TaskShape(vocab_size=11, sequence_length=81)
+    with torch.device("meta"):
+        assert HRMSpec().build(sudoku).num_parameters() == 27_275_266
+        small = HRMSpec(hidden_size=256, num_heads=8, H_layers=2, L_layers=2)
+        assert small.build(sudoku).num_parameters() == 3_414_018
+
+
+def test_equal_layers_are_equal_parameters_but_for_what_halts() -> None:
+    hrm = HRMSpec(hidden_size=16, num_heads=2, H_layers=2, L_layers=2, causal=True)
+    transformer = TransformerSpec(hidden_size=16, num_heads=2, num_layers=4, causal=True)
+    q_head = 2 * 16 + 2
+    assert built(hrm).num_parameters() - built(transformer).num_parameters() == q_head
+
+
+def test_a_knob_that_means_nothing_for_a_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="H_cycles"):
+        TransformerSpec.model_validate({"kind": "transformer", "H_cycles": 2})

@@ -1,0 +1,206 @@
+"""The loop: exact resume, honest endings, and nothing that leaks from trial to trial."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY_HRM, TINY_TRANSFORMER, MakeTrial
+
+from hrm.checkpoint import read_checkpoint
+from hrm.context import LocalContext
+from hrm.errors import SpecError, TrialError
+from hrm.records import Report, TrialResult
+from hrm.train import StopRequested, Training, train
+from hrm.trial import TrialSpec
+
+MakeContext = Callable[..., LocalContext]
+LANGUAGE = {**TINY_HRM, "dropout": 0.1, "convolution": 2, "L_cycles": 2, "halting": {"segments": 2}}
+ADAM_ATAN2 = {"kind": "adam_atan2", "learning_rate": 0.01}
+
+
+def run(trial: TrialSpec, context: LocalContext, **options: Any) -> tuple[list[Report], TrialResult]:
+    reports, generator = [], train(trial, context, **options)
+    while True:
+        try:
+            reports.append(next(generator))
+        except StopIteration as end:
+            return reports, end.value
+
+
+def losses(reports: list[Report]) -> list[tuple[int, dict[str, float]]]:
+    return [(step.progress.step, step.metrics) for report in reports for step in report.steps]
+
+
+def weights(context: LocalContext, report: Report) -> dict[str, torch.Tensor]:
+    checkpoint = read_checkpoint(context.trial_directory / report.checkpoint)
+    return {**checkpoint.model, **checkpoint.training}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("model", "optimizer"), [(LANGUAGE, {"kind": "adamw", "learning_rate": 0.01}), (TINY_TRANSFORMER, ADAM_ATAN2)]
+)
+def test_a_stopped_and_resumed_training_equals_one_that_was_not(
+    make_trial: MakeTrial, make_context: MakeContext, model: dict[str, Any], optimizer: dict[str, Any], precision: str
+) -> None:
+    trial = make_trial(model=model, optimizer=optimizer, precision=precision, clip_norm=1.0)
+    whole, result = run(trial, make_context("whole"))
+
+    context = make_context("parts")
+    parts, generator = [], train(trial, context)
+    parts.append(next(generator))
+    parts.append(next(generator))
+    context.stop.set()  # in the middle between two reports
+    with pytest.raises(StopRequested):
+        next(generator)
+    resumed = make_context("parts", attempt=2)
+    rest, resumed_result = run(trial, resumed, known_reports=2)
+
+    assert [r.index for r in [*parts, *rest]] == [1, 2, 3, 4]
+    assert losses([*parts, *rest]) == losses(whole)
+    assert [r.validation for r in [*parts, *rest]] == [r.validation for r in whole]
+    expected, found = weights(make_context("whole"), whole[-1]), weights(resumed, rest[-1])
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert resumed_result.best_validation == result.best_validation
+
+
+def test_a_report_that_the_driver_never_got_is_given_again(make_trial: MakeTrial, make_context: MakeContext) -> None:
+    trial = make_trial()
+    generator = train(trial, make_context())
+    lost = [next(generator), next(generator)][1]
+    again, _ = run(trial, make_context(attempt=2), known_reports=1)
+    assert [r.index for r in again] == [2, 3, 4]
+    assert again[0] == lost
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
+    make_trial: MakeTrial, make_context: MakeContext
+) -> None:
+    trial = make_trial()
+    whole, _ = run(trial, make_context("whole"))
+    context = make_context("damaged")
+    generator = train(trial, context)
+    first = next(generator)
+    newest = context.trial_directory / next(generator).checkpoint
+    kept = context.trial_directory / first.checkpoint
+    assert not kept.exists() or newest != kept
+    _flip_a_byte(newest / "training.safetensors")
+    rest, _ = run(trial, make_context("damaged", attempt=2), known_reports=2)
+    assert newest.with_name(f"{newest.name}.damaged").exists()
+    again = losses(rest)
+    assert again == losses(whole)[-len(again) :]
+    assert [r.validation for r in rest][-1] == whole[-1].validation
+
+
+def _flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_trial_after_another_in_one_process_equals_the_same_trial_alone(
+    make_trial: MakeTrial, make_context: MakeContext
+) -> None:
+    alone, _ = run(make_trial(model=LANGUAGE), make_context("alone"))
+    run(make_trial(model=TINY_TRANSFORMER, seed=5, precision="float32"), make_context("before"))
+    torch.rand(100)
+    after, _ = run(make_trial(model=LANGUAGE), make_context("after"))
+    assert losses(after) == losses(alone)
+    expected, found = weights(make_context("alone"), alone[-1]), weights(make_context("after"), after[-1])
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_another_seed_is_another_training(make_trial: MakeTrial, make_context: MakeContext) -> None:
+    one, _ = run(make_trial(seed=1), make_context("one"))
+    two, _ = run(make_trial(seed=2), make_context("two"))
+    assert one[0].validation != two[0].validation
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial_before_the_weights_move(
+    make_trial: MakeTrial, make_context: MakeContext
+) -> None:
+    training = Training(make_trial(), make_context())
+    training.step()
+    with torch.no_grad():
+        training.state.model.lm_head.weight[0, 0] = float("nan")
+    before = {name: value.clone() for name, value in training.state.model.state_dict().items()}
+    with pytest.raises(TrialError, match=r"not_finite: the loss is nan at step 2; the weights were not changed"):
+        training.step()
+    after = training.state.model.state_dict()
+    assert all(torch.equal(before[name].nan_to_num(), after[name].nan_to_num()) for name in before)
+
+
+def test_a_model_that_sees_the_future_is_refused_on_text(make_trial: MakeTrial, make_context: MakeContext) -> None:
+    with pytest.raises(SpecError, match=r"model\.causal: a hrm that sees the future is refused on next-token data"):
+        next(train(make_trial(model={**TINY_HRM, "causal": False}), make_context()))
+
+
+def test_halting_by_q_is_refused_on_text_with_the_reason(make_trial: MakeTrial, make_context: MakeContext) -> None:
+    halting = {**TINY_HRM, "halting": {"rule": "q", "segments": 4}}
+    with pytest.raises(SpecError, match=r"the Q reads position 0, which sees only itself"):
+        next(train(make_trial(model=halting), make_context()))
+
+
+def test_the_test_split_is_measured_on_the_best_checkpoint_only_when_asked(
+    make_trial: MakeTrial, make_context: MakeContext
+) -> None:
+    _, without = run(make_trial(), make_context("a"))
+    reports, result = run(make_trial(), make_context("b"), test=True)
+    assert without.test is None
+    assert result.test is not None
+    assert result.test.keys() == reports[0].validation.keys()
+    assert result.best_validation["loss"] == min(r.validation["loss"] for r in reports)
+    assert result.test["loss"] != result.best_validation["loss"]
+
+
+def test_only_the_newest_and_the_best_checkpoint_are_kept(make_trial: MakeTrial, make_context: MakeContext) -> None:
+    context = make_context()
+    _, result = run(make_trial(budget={"axis": "steps", "amount": 16}, num_reports=8), context)
+    kept = {str(p.relative_to(context.trial_directory)) for p in context.trial_directory.glob("attempts/*/step-*")}
+    assert kept == {result.best_checkpoint, "attempts/1/step-00000016"}
+
+
+def test_a_manifest_says_all_that_a_stranger_needs(make_trial: MakeTrial, make_context: MakeContext) -> None:
+    context = make_context()
+    trial = make_trial()
+    reports, _ = run(trial, context)
+    manifest = json.loads((context.trial_directory / reports[-1].checkpoint / "manifest.json").read_text())
+    assert manifest["trial_id"] == trial.hash()
+    assert manifest["spec"]["model"]["hidden_size"] == 16
+    assert manifest["validation"] == reports[-1].validation
+    assert manifest["progress"]["step"] == 8
+    assert manifest["resolved"]["precision"] in ("float32", "bfloat16")
+    assert manifest["dataset_fingerprint"]
+    assert set(manifest["files"]) == {"model.safetensors", "training.safetensors", "state.json"}
+
+
+@pytest.mark.parametrize(
+    ("axis", "amount", "steps"), [("steps", 5, 5), ("examples", 22, 6), ("flops", 1.0, 1), ("tokens", 1, 1)]
+)
+def test_a_budget_ends_the_training_on_its_own_axis(
+    make_trial: MakeTrial, make_context: MakeContext, axis: str, amount: float, steps: int
+) -> None:
+    _, result = run(make_trial(budget={"axis": axis, "amount": amount}), make_context())
+    assert result.progress.step == steps
+
+
+def test_segments_keep_a_row_for_several_steps_and_count_it_once(
+    make_trial: MakeTrial, make_context: MakeContext
+) -> None:
+    model = {**TINY_HRM, "halting": {"rule": "none", "segments": 2}}
+    _, result = run(make_trial(model=model), make_context())
+    assert result.progress.step == 8
+    assert result.progress.examples == 4 * 4
+
+
+def test_training_learns(make_trial: MakeTrial, make_context: MakeContext) -> None:
+    trial = make_trial(model=TINY_TRANSFORMER, budget={"axis": "steps", "amount": 60}, batch_size=8)
+    reports, _ = run(trial, make_context())
+    first = reports[0].steps[0].metrics["loss"]
+    assert reports[-1].validation["loss"] < 0.7 * first
