@@ -22,7 +22,7 @@ def render_markdown(report: Report) -> str:
     for answer in report.answers:
         blocks += _task(report, answer)
     if report.importance:
-        blocks += ["## What mattered in the search", table_text(_importance(report))]
+        blocks += ["## What mattered in the search", tables.IMPORTANCE_NOTE, table_text(_importance(report))]
     if report.failures:
         blocks += ["## Failed trials", table_text(tables.failures_table(report))]
     blocks += ["## How the arms were compared", _text(tables.matching_paragraph(report))]

@@ -115,7 +115,8 @@ def _comparison_title(report: Report) -> str:
 def _importance(report: Report) -> str:
     if not report.importance:
         return ""
-    return _section("What mattered in the search", _figure(figures.importance_bars(report.importance), "importance"))
+    bars = _figure(figures.importance_bars(report.importance), "importance")
+    return _section("What mattered in the search", f"<p>{escape(tables.IMPORTANCE_NOTE)}</p>{bars}")
 
 
 def _failures(report: Report, root: str) -> str:

@@ -17,6 +17,11 @@ from analysis.numbers import amount, count, duration, flop, p_value, percent, pl
 if TYPE_CHECKING:
     from analysis.report import Report
 
+IMPORTANCE_NOTE = (
+    "The share of the objective's variance that each searched parameter explains (fANOVA on the arm's completed search "
+    "trials). With a handful of trials this is a hint where to look, not evidence."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Table:

@@ -1,14 +1,14 @@
-"""Which searched parameters mattered: PED-ANOVA (Watanabe et al. 2023) on each arm's search."""
+"""Which searched parameters mattered: fANOVA (Hutter et al. 2014) on the completed trials of each arm's search."""
 
 from __future__ import annotations
 
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 
 from orchestrator.ledger import Ledger
 
-MIN_TRIALS = 6
-"""Fewer finished trials say nothing about importance."""
+MIN_TRIALS = 4
+"""Completed trials below which nothing is said."""
 
 
 def importances(ledger: Ledger) -> dict[str, dict[str, float]]:
@@ -16,11 +16,10 @@ def importances(ledger: Ledger) -> dict[str, dict[str, float]]:
     several = len(ledger.experiment.tasks) > 1
     result = {}
     for line in ledger.lines:
-        label = f"{line.arm.task}/{line.arm.name}" if several else line.arm.name
         done = [t for t in line.search.trials() if t.state == TrialState.COMPLETE]
-        if len(done) < MIN_TRIALS or not line.arm.space:
+        if len(done) < MIN_TRIALS or len({t.value for t in done}) == 1:
             continue
-        evaluator = PedAnovaImportanceEvaluator(evaluate_on_local=False)
-        shares = get_param_importances(line.search.study, evaluator=evaluator)
+        label = f"{line.arm.task}/{line.arm.name}" if several else line.arm.name
+        shares = get_param_importances(line.search.study, evaluator=FanovaImportanceEvaluator(seed=0))
         result[label] = {name: float(share) for name, share in shares.items()}
     return result
