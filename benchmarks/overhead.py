@@ -9,6 +9,7 @@ from the trials' own records. Limit: 1 second.
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import subprocess
 import sys
@@ -39,15 +40,13 @@ def measure(trials: int, launcher: str) -> list[float]:
     """Seconds between each trial's last record and the end of the next trial's first step."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        (root / "overhead.yaml").write_text(
-            EXPERIMENT.replace("TRIALS", str(trials)).replace("LAUNCHER", launcher)
-        )
+        (root / "overhead.yaml").write_text(EXPERIMENT.replace("TRIALS", str(trials)).replace("LAUNCHER", launcher))
         command = [sys.executable, "-m", "orchestrator", "sweep", str(root / "overhead.yaml"), "--storage", folder]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         sweep = root / "sweeps" / "overhead"
         reports = [next(read_reports(sweep / "trials" / t.key / "records.jsonl")) for t in read_trial_records(sweep)]
     ordered = sorted(reports, key=lambda report: report.time)
-    return [later.steps[0].time - earlier.time for earlier, later in zip(ordered, ordered[1:], strict=False)]
+    return [later.steps[0].time - earlier.time for earlier, later in itertools.pairwise(ordered)]
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -23,6 +24,7 @@ from analysis.report import Report as SweepReport
 from analysis.report import build_report
 from analysis.sweep import Sweep, load_sweep
 from hrm.records import Report
+from hrm.resolve import fast_bfloat16
 from orchestrator.cluster.connect import Cluster
 from orchestrator.ledger import Ledger
 from orchestrator.store import SweepStore
@@ -51,6 +53,8 @@ class TerminalView(View):
         print_(f"Ray dashboard  {cluster.dashboard or 'off'}", soft_wrap=True)
         for command in ui_commands:
             print_(f"MLflow UI      {command}", soft_wrap=True, highlight=False)
+        if not cluster.gpus and not fast_bfloat16(torch.device("cpu")):
+            print_("[yellow]note:[/] no fast bfloat16 here (AMX or AVX512-BF16), so float32; expect longer times")
         if self.console.is_terminal:
             table = _LiveTable(ledger)
             self._live = Live(table, console=self.console, refresh_per_second=2, transient=True)
@@ -122,10 +126,18 @@ def best_by_arm(records: list[TrialRecord], direction: str) -> str:
     return "   ".join(f"{arm} {best(found):.4f}" for arm, found in values.items() if found)
 
 
+def _empty_trials_table() -> Table:
+    """The columns of `_row`; what is left of the width goes to the parameters, which come last."""
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    for title in ("trial", "state", "report", "step", "loss", "best", "time"):
+        right = title in ("step", "loss", "best", "time")
+        table.add_column(title, no_wrap=True, justify="right" if right else "left")
+    table.add_column("parameters", no_wrap=True, overflow="ellipsis", ratio=1)
+    return table
+
+
 def _trials_table(records: list[TrialRecord], reports: dict[str, Report]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("trial", "state", "report", "step", "loss", "best", "time", "parameters"):
-        table.add_column(title, no_wrap=True, justify="right" if title in ("step", "loss", "best", "time") else "left")
+    table = _empty_trials_table()
     running = [r for r in records if r.state == "running"]
     ended = sorted((r for r in records if r.ended is not None), key=lambda r: r.ended or 0.0)
     for record in [*ended[-ENDED_SHOWN:], *running]:
@@ -191,9 +203,7 @@ def show_status(store: SweepStore, as_json: bool) -> None:
         return
     console = Console()
     console.print(f"[bold]{sweep.record.name}[/] {state}; {report.answer['sentence']}")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("trial", "state", "report", "step", "loss", "best", "time", "parameters"):
-        table.add_column(title, no_wrap=title != "parameters")
+    table = _empty_trials_table()
     for trial in sweep.trials:
         reports = sweep.reports(trial)
         table.add_row(*_row(trial, reports[-1] if reports else None))

@@ -185,24 +185,10 @@ class SlotTrial(tune.Trainable):
     """The Tune actor of a slot: starts it once, then runs one trial after another in it."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        resources = ResourceSpec(**config["resources"])
-        self._mailbox: Any = ray.remote(num_cpus=0, max_concurrency=64)(Mailbox).remote()
+        mailbox: Any = ray.remote(Mailbox)
+        self._mailbox = mailbox.options(num_cpus=0, max_concurrency=64).remote()
         self._error: BaseException | None = None
-        trainer = TorchTrainer(
-            work,
-            train_loop_config={"mailbox": self._mailbox, "place": config["place"]},
-            scaling_config=ray_train.ScalingConfig(
-                num_workers=resources.workers_per_trial,
-                use_gpu=resources.gpus_per_worker > 0,
-                resources_per_worker=worker_resources(resources),
-            ),
-            run_config=ray_train.RunConfig(
-                name=f"slot-{uuid.uuid4().hex[:8]}",
-                storage_path=str(Path(config["place"]["sweep_directory"]) / "slots"),
-                failure_config=ray_train.FailureConfig(max_failures=-1),
-                logging_config=ray_train.LoggingConfig(log_level="ERROR"),
-            ),
-        )
+        trainer = _trainer(self._mailbox, config["place"], ResourceSpec(**config["resources"]))
         self._thread = threading.Thread(target=self._fit, args=(trainer,), daemon=True)
         self._thread.start()
         self.reset_config(config)
@@ -230,9 +216,21 @@ class SlotTrial(tune.Trainable):
         self._thread.join(timeout=30)
 
 
-def worker_resources(resources: ResourceSpec) -> dict[str, float]:
-    """What each Ray Train worker reserves."""
-    needs: dict[str, float] = {"CPU": float(resources.cpus_per_worker)}
-    if resources.gpus_per_worker:
-        needs["GPU"] = resources.gpus_per_worker
-    return needs
+def _trainer(mailbox: Any, place: dict[str, Any], resources: ResourceSpec) -> TorchTrainer:
+    """The slot's trainer. Its workers are restarted as often as they die; what becomes of the trial is the ledger's."""
+    gpus = {"GPU": resources.gpus_per_worker} if resources.gpus_per_worker else {}
+    return TorchTrainer(
+        work,
+        train_loop_config={"mailbox": mailbox, "place": place},
+        scaling_config=ray_train.ScalingConfig(
+            num_workers=resources.workers_per_trial,
+            use_gpu=bool(gpus),
+            resources_per_worker={"CPU": float(resources.cpus_per_worker), **gpus},
+        ),
+        run_config=ray_train.RunConfig(  # type: ignore[call-arg]  # typed as in Train V1
+            name=f"slot-{uuid.uuid4().hex[:8]}",
+            storage_path=str(Path(place["sweep_directory"]) / "slots"),
+            failure_config=ray_train.FailureConfig(max_failures=-1),
+            logging_config=ray_train.LoggingConfig(log_level="ERROR"),
+        ),
+    )

@@ -144,6 +144,7 @@ def execute(ledger: Ledger, place: Place, concurrency: int) -> str:
 def _trainable(resources: ResourceSpec) -> type[tune.Trainable]:
     """The Tune actor of the launcher. A slot's actor itself takes no CPU: its Ray Train workers do, and an actor that
     held one would wait for them for ever on a small machine."""
+    trainable: type[tune.Trainable]
     if resources.resolved_launcher == "in_process":
         trainable, needs = TrialProcess, {"CPU": float(resources.cpus_per_worker)}
     else:

@@ -117,7 +117,7 @@ def check_mlflow(storage: Path, name: str) -> None:
     client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("hrm")
     assert experiment is not None
-    runs = [r for r in client.search_runs([experiment.experiment_id], max_results=1000)]
+    runs = list(client.search_runs([experiment.experiment_id], max_results=1000))
     parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags and r.info.run_name == name]
     assert len(parents) == 1
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]

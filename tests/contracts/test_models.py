@@ -72,7 +72,9 @@ def test_one_step_moves_every_parameter_and_lowers_the_loss(spec: ModelSpec) -> 
     for step in range(1, 9):
         carry = Carry.empty(model, 3, SHAPE.sequence_length, torch.device("cpu"))
         carry.refill(model, batch)
-        scored = train_segment(model, carry, spec.halting_rule(), "softmax", torch.ones(3), Draws(0, step, torch.arange(3)))
+        scored = train_segment(
+            model, carry, spec.halting_rule(), "softmax", torch.ones(3), Draws(0, step, torch.arange(3))
+        )
         (scored.loss / 30).backward()
         if step == 1:
             missing = [n for n, p in model.named_parameters() if p.grad is None and not n.startswith("q_head")]

@@ -17,7 +17,7 @@ def taken(order: RowOrder, refills: int, slots: np.ndarray) -> list[list[int]]: 
 def test_every_row_comes_once_in_an_epoch_and_epochs_differ() -> None:
     order = RowOrder(num_rows=30, batch_size=6, seed=3)
     batches = taken(order, 10, np.arange(6))
-    first, second = sum(batches[:5], []), sum(batches[5:], [])
+    first, second = [row for b in batches[:5] for row in b], [row for b in batches[5:] for row in b]
     assert sorted(first) == sorted(second) == list(range(30))
     assert first != second
 
