@@ -50,7 +50,7 @@ class TerminalView(View):
         spec = ledger.experiment.spec
         print_(f"[bold]{spec.question or ledger.experiment.name}[/]")
         print_(f"{ledger.planned_trials} trials, {concurrency} at a time, in {ledger.store.directory}", soft_wrap=True)
-        print_(f"Ray dashboard  {cluster.dashboard or 'off'}", soft_wrap=True)
+        print_(f"Ray dashboard  {cluster.dashboard or 'off'}   (asks for a token: ray get-auth-token)", soft_wrap=True)
         for command in ui_commands:
             print_(f"MLflow UI      {command}", soft_wrap=True, highlight=False)
         if not cluster.gpus and not fast_bfloat16(torch.device("cpu")):

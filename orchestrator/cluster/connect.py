@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -59,6 +60,7 @@ def connect(address: str | None, num_cpus: int | None = None) -> Generator[Clust
     logging.getLogger("ray").setLevel(logging.ERROR)
     if address is None:
         port = _free_port()
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
         context = ray.init(
             address="local",
@@ -72,13 +74,27 @@ def connect(address: str | None, num_cpus: int | None = None) -> Generator[Clust
             object_store_memory=_OBJECT_STORE_BYTES,
         )
     else:
-        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        context = _join(address)
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else ""
     try:
         yield Cluster(resources.get("CPU", 0.0), resources.get("GPU", 0.0), dashboard)
     finally:
         ray.shutdown()
+
+
+def _join(address: str) -> Any:
+    """Connect to a standing cluster. Ray itself would wait for minutes where nobody listens, so that is tried first."""
+    import ray
+
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if port.isdigit():
+            socket.create_connection((host, int(port)), timeout=5.0).close()
+        return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+    except Exception as error:
+        way_out = "Is it running, and is RAY_AUTH_MODE here the same as there (token or disabled)?"
+        raise ConnectionError(f"no Ray cluster answers at {address!r} ({error}). {way_out}") from error
 
 
 def _free_port(preferred: int = 8265) -> int:
