@@ -19,7 +19,8 @@ class Problem:
 
     def __str__(self) -> str:
         sentence = f"{self.place}: {self.rule.rstrip('.')}."
-        return f"{sentence} {self.way_out.rstrip('.')}." if self.way_out else sentence
+        end = "" if self.way_out.endswith("?") else "."
+        return f"{sentence} {self.way_out.rstrip('.')}{end}" if self.way_out else sentence
 
 
 class SpecError(Exception):

@@ -5,13 +5,14 @@ Every path, type, range and kind is checked here; all problems come at once, eac
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from hrm.errors import Problem, SpecError
 from hrm.spec import Spec, parse_spec
@@ -126,45 +127,150 @@ def load_experiment(
     path: Path, overrides: list[str] | None = None, smoke: bool = False, name: str | None = None
 ) -> Experiment:
     """Read, override (`path=value`), check. Raises SpecError with every problem."""
-    data = read_yaml(path)
-    for override in overrides or []:
-        data = _overridden(data, override)
+    data = _with_overrides(read_yaml(path), overrides or [])
     if smoke:
-        if "smoke" not in data:
-            raise SpecError(Problem(f"{path}: smoke", "is missing, and --smoke needs it", "Add a `smoke:` mapping"))
-        data = merge(data, data["smoke"])
-    spec = parse_spec(ExperimentSpec, data, str(path))
-    tasks, problems = _tasks(spec, path)
-    arms = []
-    for task_name, task in tasks.items():
-        for arm_name, arm in spec.arms.items():
-            resolved = _arm(spec, arm_name, arm, task_name, task)
-            here = f"{path}: arms.{arm_name}"
-            reserved = sorted({"task", "budget", "objective", "seed"} & (set(arm.patch) | set(spec.base)))
-            if reserved:
-                problems.append(Problem(here, f"sets {', '.join(reserved)}", "Set these at the top of the file"))
-            problems += prove(resolved.template, resolved.space, here, f"{here}.space")
-            arms.append(resolved)
+        data = _with_smoke(data, path)
+    spec, problems = _parse(data, str(path))
+    tasks, task_problems = _tasks(spec, path)
+    problems += task_problems + _reserved(spec, path)
+    arms = [
+        _arm(spec, arm_name, arm, task_name, task)
+        for task_name, task in tasks.items()
+        for arm_name, arm in spec.arms.items()
+    ]
+    stand_ins = [_arm(spec, name, arm, "", None) for name, arm in spec.arms.items()]
+    problems += _proved(spec, arms or stand_ins, path)
     if problems:
         raise SpecError(*dict.fromkeys(problems))
     return Experiment(name or path.stem + ("-smoke" if smoke else ""), spec, tasks, arms)
 
 
-def _arm(spec: ExperimentSpec, name: str, arm: ArmSpec, task_name: str, task: TaskSpec) -> Arm:
+_SET_EXAMPLE = "search.trials=4"
+
+
+def _with_overrides(data: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    problems: list[Problem] = []
+    for override in overrides:
+        path, separator, text = override.partition("=")
+        if not separator or not path:
+            rule = "must have the form path=value"
+            problems.append(Problem(f"--set {override}", rule, f"Write --set {_SET_EXAMPLE}"))
+            continue
+        try:
+            data = assign(data, path, parse_yaml(text, f"--set {path}"))
+        except SpecError as error:
+            way_out = f"Correct the path or the value, as in --set {_SET_EXAMPLE}"
+            problems += [Problem(f"--set {override}", p.rule, way_out) for p in error.problems]
+    if problems:
+        raise SpecError(*problems)
+    return data
+
+
+def _with_smoke(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    if "smoke" not in data:
+        raise SpecError(Problem(f"{path}: smoke", "is missing, and --smoke needs it", "Add a `smoke:` mapping"))
+    if not isinstance(data["smoke"], dict):
+        raise SpecError(Problem(f"{path}: smoke", f"must be a mapping, got {data['smoke']!r}", "Write fields below it"))
+    merged: dict[str, Any] = merge(data, data["smoke"])
+    return merged
+
+
+def _parse(data: dict[str, Any], place: str) -> tuple[ExperimentSpec, list[Problem]]:
+    """The spec and what is wrong with it: what is wrong is left out, so that the rest can be checked too."""
+    try:
+        return parse_spec(ExperimentSpec, data, place), []
+    except SpecError as error:
+        problems, cause = list(error.problems), error.__cause__
+    rest = copy.deepcopy(data)
+    locations = [details["loc"] for details in cause.errors()] if isinstance(cause, ValidationError) else []
+    for container, key in [found for location in locations for found in _wrong_part(rest, location)]:
+        container.pop(key, None)
+    try:
+        return parse_spec(ExperimentSpec, rest, place), problems
+    except SpecError:
+        raise SpecError(*problems) from None
+
+
+def _wrong_part(data: Any, location: tuple[str | int, ...]) -> list[tuple[dict[str, Any], str]]:
+    """The field, the dimension or the section that an error is in: its mapping and its key, if it is there."""
+    trail: list[tuple[dict[str, Any], str]] = []
+    for part in location:
+        if isinstance(data, dict) and part in data:
+            trail.append((data, str(part)))
+            data = data[part]
+    keys = [key for _, key in trail]
+    if "space" in keys:
+        trail = trail[: keys.index("space") + 2]
+    elif keys[:1] != ["arms"]:
+        trail = trail[:1]
+    return trail[-1:]
+
+
+_AT_THE_TOP = {"task": "tasks", "budget": "budget", "objective": "objective", "seed": "search.seed"}
+"""Fields of a trial that an experiment sets for all arms, and where."""
+
+
+def _reserved(spec: ExperimentSpec, path: Path) -> list[Problem]:
+    """Fields that all arms share, set or searched for one."""
+    places = [(f"base.{field}", field) for field in spec.base]
+    places += [(f"space.{field}", field) for field in spec.space]
+    for name, arm in spec.arms.items():
+        places += [(f"arms.{name}.patch.{field}", field) for field in arm.patch]
+        places += [(f"arms.{name}.space.{field}", field) for field in arm.space]
+    return [
+        Problem(f"{path}: {place}", "is the same for all arms", f"Set {_AT_THE_TOP[top]} at the top of the file")
+        for place, field in places
+        if (top := field.split(".")[0]) in _AT_THE_TOP
+    ]
+
+
+def _proved(spec: ExperimentSpec, arms: list[Arm], path: Path) -> list[Problem]:
+    """The problems of all arms, each where the file says it; what not all arms share names those that have it."""
+    found: dict[Problem, list[str]] = {}
+    for arm in arms:
+
+        def place(field: str, arm: Arm = arm) -> str:
+            if _holds(spec.arms[arm.name].patch, field):
+                return f"{path}: arms.{arm.name}.patch.{field}"
+            return f"{path}: base.{field}" if _holds(spec.base, field) else f"{path}: arms.{arm.name}: {field}"
+
+        def space_place(field: str, arm: Arm = arm) -> str:
+            return (
+                f"{path}: arms.{arm.name}.space.{field}"
+                if field in spec.arms[arm.name].space
+                else f"{path}: space.{field}"
+            )
+
+        template = {key: value for key, value in arm.template.items() if key != "task" or arm.task}
+        space = {field: d for field, d in arm.space.items() if field.split(".")[0] not in _AT_THE_TOP}
+        for problem in prove(template, space, place, space_place):
+            if not problem.place.endswith((": task", ".task")):
+                found.setdefault(problem, []).append(arm.name)
+    return [_naming(problem, list(dict.fromkeys(names)), len(spec.arms)) for problem, names in found.items()]
+
+
+def _naming(problem: Problem, arms: list[str], of: int) -> Problem:
+    if len(arms) == of or ": arms." in problem.place:
+        return problem
+    return Problem(problem.place, f"in arm {', '.join(arms)}: {problem.rule}", problem.way_out)
+
+
+def _holds(data: Any, path: str) -> bool:
+    for part in path.split("."):
+        if not (isinstance(data, dict) and part in data):
+            return False
+        data = data[part]
+    return True
+
+
+def _arm(spec: ExperimentSpec, name: str, arm: ArmSpec, task_name: str, task: TaskSpec | None) -> Arm:
     template = {
         **merge(spec.base, arm.patch),
-        "task": task.model_dump(mode="json"),
+        "task": None if task is None else task.model_dump(mode="json"),
         "budget": spec.budget.model_dump(mode="json"),
         "objective": spec.objective.model_dump(mode="json"),
     }
     return Arm(name, task_name, template, {**spec.space, **arm.space})
-
-
-def _overridden(data: dict[str, Any], override: str) -> dict[str, Any]:
-    path, separator, text = override.partition("=")
-    if not separator or not path:
-        raise SpecError(Problem(f"--set {override}", "must have the form path=value", "Write --set search.trials=4"))
-    return assign(data, path, parse_yaml(text, f"--set {path}"))
 
 
 def _tasks(spec: ExperimentSpec, path: Path) -> tuple[dict[str, TaskSpec], list[Problem]]:
@@ -174,9 +280,15 @@ def _tasks(spec: ExperimentSpec, path: Path) -> tuple[dict[str, TaskSpec], list[
         place = f"{path}: tasks[{number}]"
         try:
             name, data, source = _recipe(entry, path, place)
+            if name in tasks:
+                raise SpecError(
+                    Problem(place, f"a second task is named {name!r}", "Put it in a recipe of another name")
+                )
             tasks[name] = parse_spec(_TaskHolder, {"task": data}, source).task
         except SpecError as error:
-            problems += [Problem(p.place.replace(": task.", ": "), p.rule, p.way_out) for p in error.problems]
+            for p in error.problems:
+                where = p.place.replace(f"{place}: task.", f"{place}.").replace(": task.", ": ")
+                problems.append(Problem(where, p.rule, p.way_out))
     return tasks, problems
 
 

@@ -11,7 +11,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Literal
 
-from hrm.errors import SpecError, TrialError
+from hrm.errors import InfrastructureError, SpecError, TrialError
 
 Fate = Literal["retry", "fail"]
 
@@ -34,7 +34,7 @@ def describe(error: BaseException) -> Failure:
         return Failure("trial", str(error), details)
     if isinstance(error, SpecError):
         return Failure("trial", f"spec: {error}", details)
-    if isinstance(error, (OSError, ConnectionError)):
+    if isinstance(error, (InfrastructureError, OSError)):
         return Failure("infrastructure", f"{type(error).__name__}: {error}", details)
     return Failure("unexpected", f"{type(error).__name__}: {error}", details)
 

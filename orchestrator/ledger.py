@@ -93,6 +93,8 @@ class Ledger:
         self._queue: deque[str] = deque()
         for line in self.lines:
             self._replay(line)
+        for line in self.lines:
+            self._finish_generation(line)
 
     # --- what to do next -------------------------------------------------------------------------------------------
 
@@ -129,11 +131,19 @@ class Ledger:
 
     def _plan(self) -> None:
         """Fill the queue from the line that has asked least; replicas of a line whose search has ended come first."""
-        for line in sorted(self.lines, key=lambda line: len(line.search.trials())):
-            if not self._queue:
-                self._plan_search(line)
-            if not self._queue:
-                self._plan_replicas(line)
+        asked = -1
+        while not self._queue and asked != (asked := len(self.records)):  # a proposal that is refused fills no queue
+            for line in sorted(self.lines, key=lambda line: len(line.search.trials())):
+                if not self._queue:
+                    self._plan_search(line)
+                if not self._queue:
+                    self._plan_replicas(line)
+
+    def _finish_generation(self, line: Line) -> None:
+        """Ask for the rest of a generation that a kill cut short, before any trial of it goes on."""
+        search = self.experiment.spec.search
+        if search.deterministic and len(line.search.trials()) % search.generation:
+            self._plan_search(line)
 
     def _plan_search(self, line: Line) -> None:
         search = self.experiment.spec.search
@@ -192,7 +202,7 @@ class Ledger:
         attributes = study.trials()[number].user_attrs
         attempt = int(attributes.get("attempts", 0)) + 1
         study.note(number, "attempts", attempt)
-        if attempt == 1:
+        if "started" not in attributes:
             study.note(number, "started", time.time())
         self.live.add(key)
         self._project(key)
@@ -212,7 +222,7 @@ class Ledger:
     def _log_report(self, key: str, report: Report) -> None:
         line, phase, number = self._places[key]
         line.study(phase).report(number, report.index, report.validation[self.experiment.spec.objective.metric])
-        if key not in self.reports:
+        if "resolved" not in line.study(phase).trials()[number].user_attrs:  # the last of the facts
             self._note_facts(key, report)
         self.reports[key] = report
         self._project(key)
@@ -245,9 +255,11 @@ class Ledger:
     def on_failed(self, key: str, failure: Failure) -> None:
         """The attempt failed: try again from the newest checkpoint, or give the trial up with its reason."""
         line, phase, number = self._places[key]
-        attempts = int(line.study(phase).trials()[number].user_attrs["attempts"])
-        if decide(failure, attempts, self.experiment.spec.resources.max_attempts) == "retry":
-            logger.warning("%s: attempt %d: %s; trying again", key, attempts, failure.reason)
+        attributes = line.study(phase).trials()[number].user_attrs
+        lost = int(attributes.get("attempts_lost", 0)) + 1  # starts after a stop or a kill of the driver do not count
+        self._note(key, attempts_lost=lost)
+        if decide(failure, lost, self.experiment.spec.resources.max_attempts) == "retry":
+            logger.warning("%s: attempt %d: %s; trying again", key, attributes["attempts"], failure.reason)
             self.live.discard(key)
             self._queue.append(key)
             self._project(key)
@@ -297,12 +309,12 @@ class Ledger:
         """Bring files and study together after a kill, and queue what was running."""
         phases: tuple[Phase, Phase] = ("search", "replica")
         for phase in phases:
-            for trial in line.study(phase).trials():
-                if trial.state == TrialState.WAITING:
-                    continue
+            trials = [t for t in line.study(phase).trials() if t.state != TrialState.WAITING]
+            for trial in sorted(trials, key=lambda t: not t.state.is_finished()):  # an end looks at all ended ones
                 key = self._key(line, phase, trial.number)
                 self._places[key] = (line, phase, trial.number)
                 self._replay_trial(key, line, phase, trial)
+            self._drop_losers(line, phase)
 
     def _replay_trial(self, key: str, line: Line, phase: Phase, trial: FrozenTrial) -> None:
         reports = self.store.reports(key)
@@ -311,11 +323,10 @@ class Ledger:
                 self.reports[key] = reports[-1]
             self._project(key)
             return
-        if "spec" not in trial.user_attrs:
+        if not {"trial_id", "spec"} <= trial.user_attrs.keys():
             parameters = line.study(phase).adopt(trial.number, line.arm.space)
             self._settle(line, phase, trial.number, parameters)
             return
-        line.study(phase).adopt(trial.number, line.arm.space)
         for report in reports:
             self._log_report(key, report)
         if reports and self._is_pruned(key):

@@ -6,6 +6,7 @@ Without a terminal there is no live table, and with `--json` nothing but the JSO
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -50,7 +51,8 @@ class TerminalView(View):
         spec = ledger.experiment.spec
         print_(f"[bold]{spec.question or ledger.experiment.name}[/]")
         print_(f"{ledger.planned_trials} trials, {concurrency} at a time, in {ledger.store.directory}", soft_wrap=True)
-        print_(f"Ray dashboard  {cluster.dashboard or 'off'}   (asks for a token: ray get-auth-token)", soft_wrap=True)
+        token = "" if os.environ.get("RAY_AUTH_MODE") == "disabled" else "   (asks for a token: ray get-auth-token)"
+        print_(f"Ray dashboard  {cluster.dashboard or 'off'}{token}", soft_wrap=True)
         for command in ui_commands:
             print_(f"MLflow UI      {command}", soft_wrap=True, highlight=False)
         if not cluster.gpus and not fast_bfloat16(torch.device("cpu")):

@@ -7,6 +7,7 @@ the arm's trial before anything starts, so that a bad bound is an error of the f
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, Self
 
 import optuna
@@ -57,9 +58,11 @@ class Dimension(Spec):
             return int(trial.suggest_int(path, self.low, self.high, log=self.log, step=self.step or 1))
         return float(trial.suggest_float(path, float(self.low), float(self.high), log=self.log, step=self.step))
 
-    def probes(self) -> list[Scalar]:
-        """The values to prove: both ends, or every choice."""
-        return list(self.choices) if self.choices is not None else [self.low, self.high]
+    def probes(self) -> list[tuple[str, Scalar]]:
+        """The values to prove, each with its name: both ends, or every choice."""
+        if self.choices is not None:
+            return [("choice", choice) for choice in self.choices]
+        return [("low", self.low), ("high", self.high)]
 
 
 Space = dict[str, Dimension]
@@ -85,7 +88,7 @@ def assign(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     for parent in parents:
         place = place.setdefault(parent, {})
         if not isinstance(place, dict):
-            raise SpecError(Problem(path, f"`{parent}` holds no fields", "Name a field of the trial"))
+            raise SpecError(Problem(path, f"`{parent}` holds no fields", "Name a field that is there"))
     place[last] = value
     return result
 
@@ -97,20 +100,49 @@ def apply(data: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def prove(trial: dict[str, Any], space: Space, place: str, space_place: str) -> list[Problem]:
-    """Every problem of an arm's trial and of its space. `place` and `space_place` start the problems of each."""
-    problems = _problems(trial, place)
-    if problems:
-        return problems
+def prove(
+    trial: dict[str, Any], space: Space, place: Callable[[str], str], space_place: Callable[[str], str]
+) -> list[Problem]:
+    """Every problem of an arm's trial and of its space.
+
+    `place` gives the place in the file of a field of the trial ("" for the whole), `space_place` that of a dimension.
+    """
+    own = _problems(trial)
+    problems = [Problem(place(p.place), p.rule, p.way_out) for p in own]
+    absent = {p.place for p in own if p.rule == "is required and missing"}
     for path, dimension in space.items():
-        for value in dimension.probes():
-            found = _problems(assign(trial, path, value), f"{space_place}.{path}")
-            problems += [Problem(f"{space_place}.{path}", f"{value!r} is refused: {p.rule}", p.way_out) for p in found]
+        if any(path.startswith(f"{field}.") for field in absent):
+            continue
+        for name, value in dimension.probes():
+            new = [p for p in _problems_with(trial, path, value) if p not in own]
+            problems += [_of_dimension(p, path, name, value, space_place(path)) for p in new]
     return list(dict.fromkeys(problems))
 
 
-def _problems(trial: dict[str, Any], place: str) -> list[Problem]:
+def _of_dimension(problem: Problem, path: str, name: str, value: Scalar, place: str) -> Problem:
+    """The problem that a probe of a dimension showed, in the words of the space."""
+    if problem.place == path and problem.rule.startswith("must "):
+        way_out = problem.way_out.replace(" it", f" {name}" if name != "choice" else " this choice", 1)
+        return Problem(place, f"{name} {problem.rule}", way_out)
+    if path.startswith(f"{problem.place}.") and problem.rule.startswith("must "):
+        return Problem(place, f"`{problem.place}` holds no fields", f"Search {problem.place} itself")
+    inside = path.startswith(f"{problem.place}.") and problem.rule == "there is no such field"
+    if path == problem.place or inside:
+        return Problem(place, problem.rule, problem.way_out)
+    return Problem(place, f"with {value!r}, {problem.place}: {problem.rule}", problem.way_out)
+
+
+def _problems_with(trial: dict[str, Any], path: str, value: Scalar) -> list[Problem]:
     try:
-        return refusals(parse_spec(TrialSpec, trial, place), place)
+        return _problems(assign(trial, path, value))
     except SpecError as error:
         return list(error.problems)
+
+
+def _problems(trial: dict[str, Any]) -> list[Problem]:
+    """The problems of a trial; the place of each is its field."""
+    try:
+        found = refusals(parse_spec(TrialSpec, trial, "trial"), "trial")
+    except SpecError as error:
+        found = list(error.problems)
+    return [Problem(p.place.partition(": ")[2], p.rule, p.way_out) for p in found]

@@ -39,7 +39,6 @@ class SearchStudy:
         self.study = optuna.create_study(
             storage=storage, study_name=name, direction=direction, load_if_exists=True, pruner=self._pruner
         )
-        self._live: dict[int, optuna.Trial] = {}
 
     def trials(self) -> list[FrozenTrial]:
         """Every trial, by number."""
@@ -58,11 +57,15 @@ class SearchStudy:
         return self._suggest(trial, space)[1]
 
     def _suggest(self, trial: optuna.Trial, space: Space) -> tuple[int, dict[str, Any]]:
-        self._live[trial.number] = trial
-        return trial.number, {path: dimension.suggest(trial, path) for path, dimension in space.items()}
+        """Each parameter that is drawn by itself has its own seed: a kill between two of them changes neither."""
+        parameters = {}
+        for path, dimension in space.items():
+            self.study.sampler = self._search.sampler.build(self._seed(trial.number, path))
+            parameters[path] = dimension.suggest(trial, path)
+        return trial.number, parameters
 
-    def _seed(self, number: int) -> int:
-        digest = hashlib.sha256(f"{self._search.seed}/{self.name}/{number}".encode()).digest()
+    def _seed(self, number: int, path: str = "") -> int:
+        digest = hashlib.sha256(f"{self._search.seed}/{self.name}/{number}/{path}".encode()).digest()
         return int.from_bytes(digest[:4], "big")
 
     def enqueue(self, parameters: dict[str, Any], attributes: dict[str, Any]) -> None:
@@ -82,11 +85,11 @@ class SearchStudy:
         """The pruner's answer for the trial's last report; asking again gives the same answer.
 
         A rung that this very report completed is taken back before the pruner is asked: it notes rungs as it goes, and
-        a driver that was killed between the note and the end of the trial has to ask again.
+        a driver that was killed between the note and the end of the trial has to ask again. Nor does the trial compete
+        with its own note.
         """
-        view: Study = self.study
-        if self._search.deterministic:
-            view = _Earlier(self.study, number - number % self._search.generation)
+        end = number - number % self._search.generation if self._search.deterministic else None
+        view = _Others(self.study, number, end)
         trial = copy.deepcopy(self.trials()[number])
         last = trial.intermediate_values[trial.last_step] if trial.last_step is not None else None
         trial.system_attrs = {
@@ -100,7 +103,6 @@ class SearchStudy:
         """End a trial; a second end is ignored."""
         if not self.trials()[number].state.is_finished():
             self._storage.set_trial_state_values(self._id(number), state, None if value is None else [value])
-        self._live.pop(number, None)
 
     def _id(self, number: int) -> int:
         return self.trials()[number]._trial_id
@@ -110,15 +112,16 @@ class SearchStudy:
         return self.study._storage
 
 
-class _Earlier(Study):
-    """A study in which only the trials before `number` exist: what a pruner may compare with."""
+class _Others(Study):
+    """A study without one of its trials and, if `end` is given, without those from there on: what it competes with."""
 
-    def __init__(self, study: Study, number: int) -> None:
+    def __init__(self, study: Study, number: int, end: int | None) -> None:
         super().__init__(study.study_name, study._storage, study.sampler, study.pruner)
-        self._before = number
+        self._number, self._end = number, end
 
     def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        return [t for t in super().get_trials(deepcopy, states) if t.number < self._before]
+        trials = super().get_trials(deepcopy, states)
+        return [t for t in trials if t.number != self._number and (self._end is None or t.number < self._end)]
 
 
 def open_journal(path: Path) -> JournalStorage:

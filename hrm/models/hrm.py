@@ -75,7 +75,7 @@ class HRMSpec(ModelSpec):
         calls = self.H_cycles * (self.L_cycles * self.L_layers + self.H_layers) * block
         with_gradient = (self.L_layers + self.H_layers) * block
         head = 2.0 * shape.sequence_length * self.hidden_size * shape.vocab_size
-        q_head = 4.0 * self.hidden_size
+        q_head = 4.0 * self.hidden_size if self.halting.rule != "none" else 0.0
         forward = calls + head + q_head
         target = forward if self.halting.rule == "q_with_target" and self.halting.segments > 1 else 0.0
         return Flops(forward, forward + 2 * (with_gradient + head + q_head) + target)

@@ -60,7 +60,6 @@ def connect(address: str | None, num_cpus: int | None = None) -> Generator[Clust
     logging.getLogger("ray").setLevel(logging.ERROR)
     if address is None:
         port = _free_port()
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
         context = ray.init(
             address="local",
