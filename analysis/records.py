@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hrm.errors import Problem, SpecError
+
 SCHEMA = 1
 
 Phase = Literal["search", "replica"]
@@ -102,7 +104,7 @@ def write_json(path: Path, record: SweepRecord | TrialRecord) -> None:
 
 
 def read_sweep_record(directory: Path) -> SweepRecord:
-    """SWEEP/sweep.json. Raises FileNotFoundError where there is no sweep, ValueError for a newer schema."""
+    """SWEEP/sweep.json. Raises FileNotFoundError where there is no sweep, SpecError for another schema."""
     return SweepRecord(**_load(directory / "sweep.json"))
 
 
@@ -120,5 +122,6 @@ def _load(path: Path) -> dict[str, Any]:
     data: dict[str, Any] = json.loads(path.read_text())
     schema = data.pop("schema")
     if schema != SCHEMA:
-        raise ValueError(f"{path}: written with schema {schema}; this version reads schema {SCHEMA}")
+        rule = f"was written with schema {schema}, this version reads schema {SCHEMA}"
+        raise SpecError(Problem(str(path), rule, "Use the version that wrote it"))
     return data

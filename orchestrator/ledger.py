@@ -89,6 +89,8 @@ class Ledger:
             )
             for arm in experiment.arms
         ]
+        self._winners: dict[str, int] = {}
+        """The best completed trial of each study: its checkpoint is kept."""
         self._places: dict[str, tuple[Line, Phase, int]] = {}
         self._queue: deque[str] = deque()
         for line in self.lines:
@@ -284,18 +286,18 @@ class Ledger:
         line.study(phase).tell(number, state, value)
         self.live.discard(key)
         self._project(key)
-        self._drop_losers(line, phase)
+        self._drop_losers(line, phase, {number, self._winners.get(line.study(phase).name, number)})
 
-    def _drop_losers(self, line: Line, phase: Phase) -> None:
-        """Of a search, keep the best trial's best checkpoint; of each replica, its best."""
+    def _drop_losers(self, line: Line, phase: Phase, ended: Iterable[int]) -> None:
+        """Of a search, keep the best trial's best checkpoint; of each replica, its best. Looks at `ended` only."""
         study = line.study(phase)
-        ended = [t for t in study.trials() if t.state.is_finished()]
-        complete = [t for t in ended if t.state == TrialState.COMPLETE]
-        winner = study.study.best_trial.number if complete else None
-        for trial in ended:
-            record = self.records[self._key(line, phase, trial.number)]
-            keeps = record.result is not None and (phase == "replica" or trial.number == winner)
-            self.store.drop_checkpoints(record.key, {record.result["best_checkpoint"]} if keeps else set())  # type: ignore[index]
+        if any(t.state == TrialState.COMPLETE for t in study.trials()):
+            self._winners[study.name] = study.study.best_trial.number
+        for number in ended:
+            result = self.records[self._key(line, phase, number)].result
+            wins = phase == "replica" or number == self._winners.get(study.name)
+            keep = {result["best_checkpoint"]} if result is not None and wins else set()
+            self.store.drop_checkpoints(self._key(line, phase, number), keep)
 
     def _stop_if_all_fail_alike(self) -> None:
         reasons = [r.reason for r in self.records.values() if r.state == "failed"]
@@ -310,11 +312,11 @@ class Ledger:
         phases: tuple[Phase, Phase] = ("search", "replica")
         for phase in phases:
             trials = [t for t in line.study(phase).trials() if t.state != TrialState.WAITING]
-            for trial in sorted(trials, key=lambda t: not t.state.is_finished()):  # an end looks at all ended ones
+            for trial in sorted(trials, key=lambda t: not t.state.is_finished()):  # the ended ones first
                 key = self._key(line, phase, trial.number)
                 self._places[key] = (line, phase, trial.number)
                 self._replay_trial(key, line, phase, trial)
-            self._drop_losers(line, phase)
+            self._drop_losers(line, phase, [t.number for t in line.study(phase).trials() if t.state.is_finished()])
 
     def _replay_trial(self, key: str, line: Line, phase: Phase, trial: FrozenTrial) -> None:
         reports = self.store.reports(key)

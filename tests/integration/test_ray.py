@@ -92,7 +92,8 @@ with connect(None) as cluster:
         jobs = urllib.request.urlopen(cluster.dashboard + "/api/jobs/", timeout=20).status
     except urllib.error.HTTPError as error:
         jobs = error.code
-    print("FACTS" + json.dumps({"cpus": cluster.cpus, "dashboard": cluster.dashboard, "page": page, "jobs_without_token": jobs,
+    print("FACTS" + json.dumps({"cpus": cluster.cpus, "dashboard": cluster.dashboard, "page": page,
+        "jobs_without_token": jobs,
         "datasets": ray.get(look.remote())}))
 """
 
