@@ -53,7 +53,7 @@ def certainty_line(report: Report, answer: Answer) -> str:
     if answer.reference and answer.reference["ratio"]:
         parts.append(
             f"Its loss is {significant(answer.reference['ratio'], 3)} times the generator's cross-entropy "
-            f"({significant(answer.reference['generator_cross_entropy'])}), the least that any model can reach."
+            f"({significant(answer.reference['generator_cross_entropy'])}), the loss of one that knows its rules."
         )
     return " ".join(parts)
 

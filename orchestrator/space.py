@@ -82,7 +82,7 @@ def merge(base: Any, patch: Any) -> Any:
 
 def assign(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     """A copy of `data` with the dotted `path` set."""
-    *parents, last = path.split(".")
+    *parents, last = _fields(path)
     result = copy.deepcopy(data)
     place = result
     for parent in parents:
@@ -91,6 +91,16 @@ def assign(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
             raise SpecError(Problem(path, f"`{parent}` holds no fields", "Name a field that is there"))
     place[last] = value
     return result
+
+
+def _fields(path: str) -> list[str]:
+    """The keys that a dotted path goes through. In a `space` the name of a dimension is a path itself and one key."""
+    parts = path.split(".")
+    if "space" not in parts[:-1]:
+        return parts
+    start = parts.index("space") + 1
+    end = len(parts) - (parts[-1] in Dimension.model_fields)
+    return [*parts[:start], ".".join(parts[start:end]), *parts[end:]]
 
 
 def apply(data: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:

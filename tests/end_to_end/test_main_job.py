@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from command import ROOT, check_mlflow, command, report, run, trials
+from mlflow import MlflowClient
 
 EXPERIMENT = "experiments/text_adapt.yaml"
 NAME = "text_adapt-smoke"
@@ -73,6 +74,20 @@ def test_report_html_is_whole_and_loads_nothing_from_elsewhere(storage: Path) ->
 
 def test_mlflow_holds_one_run_for_each_trial_with_every_step_once(storage: Path) -> None:
     check_mlflow(storage, NAME)
+
+
+def test_the_sweep_in_mlflow_holds_the_question_the_report_and_the_best_checkpoints(storage: Path) -> None:
+    client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
+    runs = client.search_runs(["1"], f"attributes.run_name = '{NAME}'")
+    assert [run.info.status for run in runs] == ["FINISHED"]
+    found = {file.path for file in client.list_artifacts(runs[0].info.run_id)}
+    assert {"report.html", "report.md", "report.json"} <= found
+    assert any("experiment" in name for name in found)
+    assert any("checkpoint" in name or "step-" in name for name in found), found
+
+
+def test_a_trial_computes_with_as_many_threads_as_it_has_cpus(storage: Path) -> None:
+    assert {t.resolved["threads"] for t in trials(storage, NAME).values()} == {1}
 
 
 def test_losers_leave_no_checkpoints(storage: Path) -> None:

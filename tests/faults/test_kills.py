@@ -70,11 +70,14 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
-def test_a_killed_driver_costs_nothing(storage: Path, undisturbed: Path) -> None:
+def test_a_killed_driver_costs_nothing_and_leaves_no_process(storage: Path, undisturbed: Path) -> None:
     driver = start(*sweep(storage))
     wait_for(lambda: some_report(storage, "hrm-search-0001", 2))
+    family = psutil.Process(driver.pid).children(recursive=True)
+    assert any("raylet" in _title(p) for p in family)
     kill(driver)
     driver.wait(30)
+    wait_for(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family), 90)
     before = {key: t for key, t in trials(storage, "steady").items() if t.state in ("completed", "pruned")}
     run(*sweep(storage))
     check_equal(storage, undisturbed)
@@ -122,16 +125,6 @@ def test_a_second_driver_on_one_sweep_is_refused_and_stop_ends_the_first(storage
     assert driver.wait(60) == 130
     run(*sweep(storage))
     check_equal(storage, undisturbed)
-
-
-def test_no_process_outlives_a_killed_driver(storage: Path) -> None:
-    driver = start(*sweep(storage))
-    wait_for(lambda: some_report(storage, "hrm-search-0000", 1))
-    family = psutil.Process(driver.pid).children(recursive=True)
-    assert any("raylet" in _title(p) for p in family)
-    kill(driver)
-    driver.wait(30)
-    wait_for(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family), 90)
 
 
 @pytest.mark.slow

@@ -69,3 +69,10 @@ def test_a_path_is_set_in_a_copy_and_makes_the_mappings_it_needs() -> None:
 def test_a_path_through_a_value_is_refused() -> None:
     with pytest.raises(SpecError, match=r"a\.b\.c: `b` holds no fields"):
         assign({"a": {"b": 1}}, "a.b.c", 2)
+
+
+def test_a_dimension_can_be_set_by_its_path() -> None:
+    data = {"space": {"model.L_cycles": {"low": 1, "high": 4}}, "arms": {"a": {"space": {}}}}
+    assert assign(data, "space.model.L_cycles.high", 2)["space"] == {"model.L_cycles": {"low": 1, "high": 2}}
+    whole = assign(data, "arms.a.space.optimizer.learning_rate", {"choices": [0.1]})
+    assert whole["arms"]["a"]["space"] == {"optimizer.learning_rate": {"choices": [0.1]}}
