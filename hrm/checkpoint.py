@@ -8,6 +8,7 @@ it is pickled.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -91,7 +92,8 @@ def newest_checkpoint(trial_directory: Path, attempt: int) -> tuple[Path, Checkp
             return path, read_checkpoint(path)
         except DamagedCheckpointError as error:
             logger.warning("%s; set aside, using the one before it", error)
-            path.rename(path.with_name(f"{path.name}.damaged"))
+            with contextlib.suppress(FileNotFoundError):  # another worker of the trial was first
+                path.rename(path.with_name(f"{path.name}.damaged"))
     return None
 
 

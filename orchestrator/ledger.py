@@ -273,6 +273,7 @@ class Ledger:
     def on_stopped(self, key: str) -> None:
         """The trial has saved and left because the sweep was asked to stop; it goes on when the sweep does."""
         self.live.discard(key)
+        self._queue.appendleft(key)
         self._project(key)
 
     def _note(self, key: str, **attributes: Any) -> None:

@@ -81,9 +81,10 @@ def test_the_sweep_in_mlflow_holds_the_question_the_report_and_the_best_checkpoi
     runs = client.search_runs(["1"], f"attributes.run_name = '{NAME}'")
     assert [run.info.status for run in runs] == ["FINISHED"]
     found = {file.path for file in client.list_artifacts(runs[0].info.run_id)}
-    assert {"report.html", "report.md", "report.json"} <= found
-    assert any("experiment" in name for name in found)
-    assert any("checkpoint" in name or "step-" in name for name in found), found
+    assert {"experiment.yaml", "report.html", "report.md", "report.json"} <= found
+    for arm in report(storage, NAME)["arms"]:
+        files = {file.path for file in client.list_artifacts(runs[0].info.run_id, arm["best_checkpoint"])}
+        assert f"{arm['best_checkpoint']}/model.safetensors" in files
 
 
 def test_a_trial_computes_with_as_many_threads_as_it_has_cpus(storage: Path) -> None:

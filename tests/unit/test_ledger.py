@@ -503,6 +503,18 @@ def test_a_stopped_trial_waits_and_goes_on_at_the_next_start(tmp_path: Path) -> 
     assert (resumed.key, resumed.attempt, resumed.known_reports) == (job.key, 2, 1)
 
 
+def test_a_sweep_whose_last_generation_was_stopped_is_not_complete(tmp_path: Path) -> None:
+    runner = Runner(experiment(tmp_path, **ONE_ARM), tmp_path)
+    ledger = runner.open()
+    jobs = [ledger.next_job(), ledger.next_job()]  # all that the generation has: nothing is left in the queue
+    ledger.store.request_stop()
+    assert ledger.next_job() is None
+    for job in jobs:
+        ledger.on_stopped(job.key)
+    assert ledger.finished
+    assert not ledger.complete
+
+
 def assert_only_winners_have_checkpoints(ledger: Ledger) -> None:
     for record in ledger.records.values():
         kept = {str(path.relative_to(ledger.store.trial_directory(record.key)))
