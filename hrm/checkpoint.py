@@ -102,10 +102,15 @@ def checkpoint_path(trial_directory: Path, attempt: int, step: int) -> Path:
     return trial_directory / "attempts" / str(attempt) / f"step-{step:08d}"
 
 
+NEWEST_KEPT = 2
+"""The newest checkpoint, and the one before it in case the newest is damaged."""
+
+
 def retain(trial_directory: Path, attempt: int, keep: Iterable[Path]) -> None:
-    """Remove the checkpoints of the attempts up to `attempt` that are not in `keep`."""
-    wanted = set(keep)
-    for path in _checkpoints(trial_directory, attempt):
+    """Remove the checkpoints of the attempts up to `attempt`, but the newest two and those in `keep`."""
+    found = sorted(_checkpoints(trial_directory, attempt), key=_order)
+    wanted = {*keep, *found[-NEWEST_KEPT:]}
+    for path in found:
         if path not in wanted:
             shutil.rmtree(path, ignore_errors=True)
 

@@ -20,6 +20,8 @@ from hrm.tasks import IGNORE
 if TYPE_CHECKING:
     from hrm.trial import TrialSpec
 
+METRICS = ("loss", "perplexity", "token_accuracy", "exact_accuracy")
+"""What `evaluate` gives, for every task."""
 _SUMS = ("loss", "tokens", "correct", "exact", "rows")
 
 

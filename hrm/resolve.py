@@ -7,12 +7,18 @@ from typing import Any
 import torch
 
 
-def resolve(precision: str, device: torch.device, threads: int) -> dict[str, Any]:
-    """`{precision, attention, device, threads}` with every `auto` replaced."""
+def resolve(precision: str, device: torch.device, threads: int, workers: int) -> dict[str, Any]:
+    """`{precision, attention, device, threads, workers}` with every `auto` replaced."""
     if precision == "auto":
         precision = "bfloat16" if fast_bfloat16(device) else "float32"
     attention = "explicit" if device.type == "cpu" and precision == "bfloat16" else "sdpa"
-    return {"precision": precision, "attention": attention, "device": device.type, "threads": threads}
+    return {
+        "precision": precision,
+        "attention": attention,
+        "device": device.type,
+        "threads": threads,
+        "workers": workers,
+    }
 
 
 def fast_bfloat16(device: torch.device) -> bool:

@@ -51,8 +51,9 @@ class ScheduleSpec(Spec):
         return self.floor_fraction + (1.0 - self.floor_fraction) * 0.5 * (1.0 + math.cos(math.pi * min(after, 1.0)))
 
     def _place_in_period(self, after: float) -> float:
-        period = self.period_fraction
-        while after >= period:
-            after -= period
+        """How far the present period is, in [0, 1]; a period that ends with the budget is not followed by a restart."""
+        start, period = 0.0, self.period_fraction
+        while start + period <= min(after, 1.0) and start + period < 1.0 - 1e-9:
+            start += period
             period *= self.period_growth
-        return after / period
+        return (after - start) / period

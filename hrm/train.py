@@ -17,7 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hrm.checkpoint import checkpoint_path, newest_checkpoint, read_checkpoint, retain, write_checkpoint
+from hrm.checkpoint import (
+    DamagedCheckpointError,
+    checkpoint_path,
+    newest_checkpoint,
+    read_checkpoint,
+    retain,
+    write_checkpoint,
+)
 from hrm.context import TrainContext
 from hrm.data.dataset import Dataset, open_dataset
 from hrm.data.order import RowOrder
@@ -66,15 +73,15 @@ class Training:
     """One trial at work on one worker: its state, its data and the order of events in a step."""
 
     def __init__(self, trial: TrialSpec, context: TrainContext) -> None:
-        torch.set_num_threads(context.threads)
         self.trial, self.context = trial, context
         self.dataset: Dataset = open_dataset(trial.task, context.data_root)
         problems = refusals(trial, "trial")
         if problems:
             raise SpecError(*problems)
         found = newest_checkpoint(context.trial_directory, context.attempt)
-        now = resolve(trial.precision, context.device, context.threads)
+        now = resolve(trial.precision, context.device, context.threads, context.world_size)
         self.resolved: dict[str, Any] = found[1].manifest["resolved"] if found else now
+        torch.set_num_threads(self.resolved["threads"])
         self.state = TrainState.fresh(trial, self.dataset.shape, self.resolved, context)
         if found:
             self._resume(found[1].manifest, found[0], now)
@@ -88,8 +95,15 @@ class Training:
     def _resume(self, manifest: dict[str, Any], path: Path, now: dict[str, Any]) -> None:
         if manifest["dataset_fingerprint"] != self.dataset.manifest.fingerprint:
             raise TrialError("dataset_changed", f"{path} was trained on other data than {self.trial.task.kind} is now")
-        exact = self.resolved == now and self.trial.budget.axis != "seconds"
-        logger.info("resumed from %s%s", path, "" if exact else f"; not exact: then {self.resolved}, now {now}")
+        pairs = {
+            "resolved": (self.resolved, now),
+            "code": (manifest["code"], code_version()),
+            "environment": (manifest["environment"], environment()),
+        }
+        changed = [f"{name} was {then}, is {is_now}" for name, (then, is_now) in pairs.items() if then != is_now]
+        if self.trial.budget.axis == "seconds":
+            changed.append("the budget is in seconds")
+        logger.info("resumed from %s%s", path, f"; not exact: {'; '.join(changed)}" if changed else "")
 
     @property
     def done(self) -> bool:
@@ -126,14 +140,15 @@ class Training:
         sums = self._reduce({**scored.sums, "objective": scored.loss.detach(), "entered": entered})
         self._reduce_gradients()
         norm = self._guarded_norm(sums["objective"], step)
-        rate = self._update(step)
         state.progress = Progress(
             step=step,
             examples=state.progress.examples + int(sums["entered"]),
             tokens=state.progress.tokens + int(sums["tokens"]),
             flops=state.progress.flops + self.step_flops,
-            seconds=state.progress.seconds + time.perf_counter() - started,
+            seconds=state.progress.seconds,
         )
+        rate = self._update()
+        state.progress = replace(state.progress, seconds=state.progress.seconds + self._elapsed(started))
         metrics = {**self._metrics(sums, normaliser), "learning_rate": rate, "gradient_norm": norm}
         state.pending.append(StepRecord(state.progress, time.time(), metrics))
 
@@ -176,16 +191,18 @@ class Training:
                 raise TrialError("not_finite", f"the {name} is {value} at step {step}; the weights were not changed")
         return norm
 
-    def _update(self, step: int) -> float:
-        """Move the weights and the puzzle rows; gives the learning rate."""
+    def _elapsed(self, started: float) -> float:
+        """Seconds of this step, the mean over the workers, so that they all agree on a budget of seconds."""
+        seconds = time.perf_counter() - started
+        if self.context.world_size == 1:
+            return seconds
+        total = self.context.all_reduce(torch.tensor([seconds], device=self.context.device))
+        return float(total) / self.context.world_size
+
+    def _update(self) -> float:
+        """Move the weights and the puzzle rows at the rate of the step that `progress` counts; gives the rate."""
         state, settings = self.state, self.trial.optimizer
-        after = replace(
-            state.progress,
-            step=step,
-            flops=state.progress.flops + self.step_flops,
-            examples=state.progress.examples + self.trial.batch_size,
-        )
-        factor = self.trial.schedule.factor(step, self.trial.budget.spent(after))
+        factor = self.trial.schedule.factor(state.progress.step, self.trial.budget.spent(state.progress))
         for group in state.optimizer.param_groups:
             group["lr"] = settings.learning_rate * factor
         state.optimizer.step()
@@ -239,13 +256,13 @@ class Training:
         return state.last_report
 
     def save(self) -> None:
-        """Write a checkpoint of this moment; keep it and the best one, remove the others."""
+        """Write a checkpoint of this moment; keep it, the one before it and the best one, remove the others."""
         state, context = self.state, self.context
         checkpoint = state.save(context, self._manifest())
         if context.rank == 0:
             write_checkpoint(self._path(), checkpoint)
             best = [context.trial_directory / state.best.checkpoint] if state.best else []
-            retain(context.trial_directory, context.attempt, [self._path(), *best])
+            retain(context.trial_directory, context.attempt, best)
 
     def _path(self) -> Path:
         return checkpoint_path(self.context.trial_directory, self.context.attempt, self.state.progress.step)
@@ -271,7 +288,20 @@ class Training:
         assert best is not None, "the last step of a budget always earns a report"
         measured = None
         if test:
-            checkpoint = read_checkpoint(self.context.trial_directory / best.checkpoint)
-            self.state.model.load_state_dict(checkpoint.model)
+            best = self._load(best)
             measured = evaluate(self.state.model, self.dataset.split("test"), self.trial, self.context)
         return TrialResult(self.state.progress, best.step, best.checkpoint, best.validation, measured)
+
+    def _load(self, best: Best) -> Best:
+        """Take the best checkpoint's weights. If it is damaged, keep the last weights, and say so."""
+        try:
+            checkpoint = read_checkpoint(self.context.trial_directory / best.checkpoint)
+        except DamagedCheckpointError as error:
+            last = self.state.last_report
+            assert last is not None
+            logger.warning("%s; the last checkpoint is measured instead of the best", error)
+            return Best(
+                last.validation[self.trial.objective.metric], last.progress.step, last.checkpoint, last.validation
+            )
+        self.state.model.load_state_dict(checkpoint.model)
+        return best

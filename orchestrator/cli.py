@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from hrm.errors import InfrastructureError, Problem, SpecError, TrialError
+from orchestrator.signals import STOPPED
 
-DONE, TRIALS_FAILED, WRONG_INPUT, CLUSTER_FAILED, STOPPED = 0, 1, 2, 3, 130
+DONE, TRIALS_FAILED, WRONG_INPUT, CLUSTER_FAILED = 0, 1, 2, 3
 Command = Callable[[argparse.Namespace], int]
 
 _TOP = """\
@@ -48,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return STOPPED
     except BrokenPipeError:
         return DONE
+    except OSError as error:
+        _say_error(options, f"{error}; everything up to here is saved, and the same command goes on")
+        return CLUSTER_FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,9 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep = _command(commands, "sweep", _sweep, "run or resume the sweep that an experiment file asks for")
     _experiment_options(sweep)
     sweep.add_argument("--name", help="the sweep's name (default: the file's); another name is another sweep")
-    sweep.add_argument(
-        "--address", help="of a running Ray cluster, such as auto or ray://head:10001 (default: our own)"
-    )
+    sweep.add_argument("--address", help="of a running Ray cluster: auto, or host:port of its head (default: our own)")
 
     train = _command(commands, "train", _train, "train one arm's trial as it stands, without a search")
     _experiment_options(train)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import Any
 
 import torch
 
 from hrm.data.dataset import open_dataset
 from hrm.errors import Problem, SpecError
+from hrm.trial import TrialSpec
 from orchestrator.experiment import Arm, Experiment
 from orchestrator.store import SweepStore
 
-COPIES_WHILE_RUNNING = 3
-"""Of a running trial: the newest checkpoint, the best one, and the one being written."""
+COPIES_WHILE_RUNNING = 4
+"""Of a running trial: the newest two checkpoints, the best one, and the one being written."""
 _BYTES_PER_VALUE = 12
 """Float32 weight and two moments."""
 
@@ -32,7 +34,7 @@ def check_disk(experiment: Experiment, store: SweepStore) -> None:
 
 
 def forecast_bytes(experiment: Experiment, store: SweepStore) -> int:
-    """An upper bound: running trials, each arm's best trial, and all replicas."""
+    """Running trials, each arm's best trial, and all replicas, each at its arm's largest."""
     spec = experiment.spec
     sizes = [_checkpoint_bytes(arm, store) for arm in experiment.arms]
     running = COPIES_WHILE_RUNNING * max(sizes) * (spec.resources.max_concurrent_trials or os.cpu_count() or 1)
@@ -40,7 +42,13 @@ def forecast_bytes(experiment: Experiment, store: SweepStore) -> int:
 
 
 def _checkpoint_bytes(arm: Arm, store: SweepStore) -> int:
-    trial = arm.trial({}, 0)
+    """The largest over the template and both ends (or all choices) of each dimension of the space."""
+    probes: list[dict[str, Any]] = [{}]
+    probes += [{path: value} for path, dimension in arm.space.items() for value in dimension.probes()]
+    return max(_trial_bytes(arm.trial(parameters, 0), store) for parameters in probes)
+
+
+def _trial_bytes(trial: TrialSpec, store: SweepStore) -> int:
     shape = open_dataset(trial.task, store.data_root).shape
     with torch.device("meta"):
         model = trial.model.build(shape)

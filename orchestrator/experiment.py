@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, ValidationError
 
 from hrm.errors import Problem, SpecError
+from hrm.evaluate import METRICS
 from hrm.spec import Spec, parse_spec
 from hrm.strict_yaml import parse_yaml, read_yaml
 from hrm.tasks import TaskSpec
@@ -94,7 +96,10 @@ class ExperimentSpec(Spec):
 
     def science(self) -> dict[str, Any]:
         """The part that changes the numbers: what a sweep directory may not change under its name."""
-        return self.model_dump(mode="json", exclude={"question", "resources", "trackers", "smoke"})
+        data = self.model_dump(mode="json", exclude={"question", "resources", "trackers", "smoke"})
+        for arm in data["arms"].values():
+            arm.pop("description")
+        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +132,10 @@ def load_experiment(
     path: Path, overrides: list[str] | None = None, smoke: bool = False, name: str | None = None
 ) -> Experiment:
     """Read, override (`path=value`), check. Raises SpecError with every problem."""
-    data = _with_overrides(read_yaml(path), overrides or [])
+    data = read_yaml(path)
     if smoke:
         data = _with_smoke(data, path)
+    data = _with_overrides(data, overrides or [])
     spec, problems = _parse(data, str(path))
     tasks, task_problems = _tasks(spec, path)
     problems += task_problems + _reserved(spec, path)
@@ -140,9 +146,30 @@ def load_experiment(
     ]
     stand_ins = [_arm(spec, name, arm, "", None) for name, arm in spec.arms.items()]
     problems += _proved(spec, arms or stand_ins, path)
+    name = name or path.stem + ("-smoke" if smoke else "")
+    problems += _misnamed({"--name": [name], f"{path}: arms": spec.arms, f"{path}: tasks": tasks})
+    problems += _unmeasured(spec, path)
     if problems:
         raise SpecError(*dict.fromkeys(problems))
-    return Experiment(name or path.stem + ("-smoke" if smoke else ""), spec, tasks, arms)
+    return Experiment(name, spec, tasks, arms)
+
+
+def _misnamed(names: dict[str, Iterable[str]]) -> list[Problem]:
+    """Names become folders and keys."""
+    rule = "must be letters, digits, `_`, `.` and `-`, got"
+    return [
+        Problem(place, f"{rule} {name!r}", "Rename it")
+        for place, given in names.items()
+        for name in given
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name)
+    ]
+
+
+def _unmeasured(spec: ExperimentSpec, path: Path) -> list[Problem]:
+    metric = spec.objective.metric
+    if metric in METRICS:
+        return []
+    return [Problem(f"{path}: objective.metric", f"must be one of {', '.join(METRICS)}, got {metric!r}", "Correct it")]
 
 
 _SET_EXAMPLE = "search.trials=4"

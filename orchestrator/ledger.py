@@ -226,6 +226,8 @@ class Ledger:
         line.study(phase).report(number, report.index, report.validation[self.experiment.spec.objective.metric])
         if "resolved" not in line.study(phase).trials()[number].user_attrs:  # the last of the facts
             self._note_facts(key, report)
+        if line.study(phase).trials()[number].user_attrs.get("attempts_lost"):
+            self._note(key, attempts_lost=0)  # it came further: only losses without progress use the budget up
         self.reports[key] = report
         self._project(key)
 

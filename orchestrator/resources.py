@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -34,19 +35,23 @@ class ResourceSpec(Spec):
             return self.launcher
         return "in_process" if self.workers_per_trial == 1 and not self.gpus_per_worker else "ray_train"
 
-    def concurrency(self, cpus: float, gpus: float) -> int:
-        """How many trials fit on a cluster. Raises SpecError, with the numbers, where not even one does."""
-        need_cpus = self.workers_per_trial * self.cpus_per_worker
-        need_gpus = self.workers_per_trial * self.gpus_per_worker
-        fits = int(cpus // need_cpus)
-        if need_gpus:
-            fits = min(fits, int(gpus / need_gpus + 1e-9))
+    def concurrency(self, nodes: Sequence[tuple[float, float]]) -> int:
+        """How many trials fit on nodes of (CPUs, GPUs). Raises SpecError, with the numbers, where not even one does."""
+        workers = sum(self._workers_on(cpus, gpus) for cpus, gpus in nodes)
+        fits = workers // self.workers_per_trial
         if fits < 1:
+            has = ", ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in nodes)
             raise SpecError(
                 Problem(
                     "resources",
-                    f"a trial needs {need_cpus} CPUs and {need_gpus:g} GPUs, the cluster has {cpus:g} and {gpus:g}",
+                    f"a trial needs {self.workers_per_trial} worker(s) of {self.cpus_per_worker} CPUs and "
+                    f"{self.gpus_per_worker:g} GPUs, the cluster's nodes have {has}",
                     "Lower workers_per_trial, cpus_per_worker or gpus_per_worker, or give a larger cluster's --address",
                 )
             )
         return min(fits, self.max_concurrent_trials or fits)
+
+    def _workers_on(self, cpus: float, gpus: float) -> int:
+        """How many workers one node takes: a worker does not span nodes."""
+        fits = int(cpus // self.cpus_per_worker)
+        return min(fits, int(gpus / self.gpus_per_worker + 1e-9)) if self.gpus_per_worker else fits

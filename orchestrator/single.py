@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import fcntl
 import json
-import signal
 import time
-from collections.abc import Generator
 from dataclasses import asdict
-from types import FrameType
+from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 
@@ -20,9 +19,8 @@ from hrm.records import TrialResult
 from hrm.train import StopRequested, train
 from hrm.trial import TrialSpec
 from orchestrator.experiment import Arm, Experiment, load_experiment
+from orchestrator.signals import STOPPED, stop_on_signals
 from orchestrator.trial_driver import log_to
-
-STOPPED = 130
 
 
 def train_one(options: argparse.Namespace) -> int:
@@ -32,8 +30,9 @@ def train_one(options: argparse.Namespace) -> int:
     trial = arm.trial({}, options.seed)
     storage = options.storage.resolve()
     data = storage / "data"
-    build_dataset(trial.task, data)
     directory = storage / "single" / f"{arm.name}-{trial.hash()}"
+    lock = _locked(directory)
+    build_dataset(trial.task, data)
     attempts = [int(path.name) for path in (directory / "attempts").glob("[0-9]*")]
     context = LocalContext(
         directory, data, threads=experiment.spec.resources.cpus_per_worker, attempt=max(attempts, default=0) + 1
@@ -41,17 +40,34 @@ def train_one(options: argparse.Namespace) -> int:
     console = Console(stderr=options.json)
     console.print(f"{arm.name}, seed {options.seed}, in {directory}", soft_wrap=True)
     try:
-        with _stop_on_signals(context), log_to(directory / "log.txt"):
+        with stop_on_signals(context.stop.set), log_to(directory / "log.txt"):
             result = _run(trial, context, console)
     except StopRequested:
         console.print("stopped, everything saved; the same command goes on")
         return STOPPED
+    finally:
+        lock.close()
     if options.json:
         print(json.dumps({**asdict(result), "directory": str(directory)}))
     else:
         best = ", ".join(f"{name} {value:.4f}" for name, value in (result.test or {}).items())
         console.print(f"[bold]test[/] {best}\nbest checkpoint {directory / result.best_checkpoint}", soft_wrap=True)
     return 0
+
+
+def _locked(directory: Path) -> IO[str]:
+    """The open lock of a trial's directory. Raises SpecError if it cannot be written, or another process has it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "lock").open("a")
+    except OSError as error:
+        rule = f"cannot be written: {error.strerror}"
+        raise SpecError(Problem(str(directory), rule, "Give another --storage, or change its rights")) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise SpecError(Problem(str(directory), "another process trains this trial", "Wait for it")) from error
+    return lock
 
 
 def _arm(experiment: Experiment, options: argparse.Namespace) -> Arm:
@@ -77,18 +93,3 @@ def _run(trial: TrialSpec, context: LocalContext, console: Console) -> TrialResu
         values = ", ".join(f"{name} {value:.4f}" for name, value in report.validation.items())
         place = f"report {report.index}/{trial.num_reports}, step {report.progress.step}, {time.time() - began:.0f} s"
         console.print(f"{place}: validation {values}", soft_wrap=True)
-
-
-@contextlib.contextmanager
-def _stop_on_signals(context: LocalContext) -> Generator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        if context.stop.is_set():
-            raise KeyboardInterrupt
-        context.stop.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 import uuid
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +29,8 @@ from orchestrator.ledger import Job
 from orchestrator.resources import ResourceSpec
 from orchestrator.trial_driver import Place, ProcessContext, outcome, run_job
 
+START_SECONDS = 300.0
+"""How long a slot may take until its workers take the first job; then the attempt is given back as failed."""
 POLL_SECONDS = 5.0
 """How often a waiting trial looks whether its slot is still alive."""
 _LOST = Failure("infrastructure", "worker_lost: a training worker died")
@@ -46,18 +49,21 @@ class Mailbox:
         self._handed_out = False
         self._event: dict[str, Any] | None = None
         self._answer: bool | None = None
-        self._closed = False
+        self._closed = self._ever_taken = False
 
-    async def put(self, job: str) -> int:
+    async def put(self, job: str) -> None:
         """A new job; one that is under way is left."""
         async with self._changed:
             self._number += 1
             self._job, self._handed_out = (self._number, job), False
             self._event, self._answer = None, None
             self._changed.notify_all()
-            return self._number
 
-    async def next_event(self, number: int, seconds: float) -> dict[str, Any] | None:
+    async def is_taken(self) -> bool:
+        """True if the workers have ever taken a job."""
+        return self._ever_taken
+
+    async def next_event(self, seconds: float) -> dict[str, Any] | None:
         """Let the worker go on, and wait for its next event; None when `seconds` have passed."""
         async with self._changed:
             if self._answer is None and self._event is None and self._handed_out:
@@ -84,6 +90,7 @@ class Mailbox:
             if self._closed or self._job is None:
                 return None
             self._handed_out = self._handed_out or rank == 0
+            self._ever_taken = True
             return self._job
 
     async def post(self, number: int, event: dict[str, Any]) -> bool:
@@ -160,6 +167,7 @@ def work(config: dict[str, Any]) -> None:
             return
         last, job = taken[0], Job(**json.loads(taken[1]))
         context = SlotContext(place, job)
+        context.agree(True)  # every worker has taken the job before any of them can end it
         reports = run_job(job, context)
         go_on = True
         while go_on:
@@ -188,6 +196,7 @@ class SlotTrial(tune.Trainable):
         mailbox: Any = ray.remote(Mailbox)
         self._mailbox = mailbox.options(num_cpus=0, max_concurrency=64).remote()
         self._error: BaseException | None = None
+        self._deadline = time.monotonic() + START_SECONDS
         trainer = _trainer(self._mailbox, config["place"], ResourceSpec(**config["resources"]))
         self._thread = threading.Thread(target=self._fit, args=(trainer,), daemon=True)
         self._thread.start()
@@ -200,16 +209,18 @@ class SlotTrial(tune.Trainable):
             self._error = error
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._number = ray.get(self._mailbox.put.remote(new_config["job"]))
+        ray.get(self._mailbox.put.remote(new_config["job"]))
         return True
 
     def step(self) -> dict[str, Any]:
         while True:
-            event: dict[str, Any] | None = ray.get(self._mailbox.next_event.remote(self._number, POLL_SECONDS))
+            event: dict[str, Any] | None = ray.get(self._mailbox.next_event.remote(POLL_SECONDS))
             if event is not None:
                 return event
             if not self._thread.is_alive():
                 raise RuntimeError(f"the slot's trainer ended: {self._error}")
+            if time.monotonic() > self._deadline and not ray.get(self._mailbox.is_taken.remote()):
+                raise RuntimeError(f"no training worker came up in {START_SECONDS:.0f} s")
 
     def cleanup(self) -> None:
         ray.get(self._mailbox.close.remote())

@@ -41,6 +41,8 @@ class Dimension(Spec):
             raise ValueError("a dimension needs low and high, or choices; add them")
         if self.low > self.high:
             raise ValueError(f"low must be <= high, got low {self.low} and high {self.high}; swap them")
+        if self.step is not None and self.step <= 0:
+            raise ValueError(f"step must be > 0, got {self.step}; raise it or leave it out")
         if self.log and self.low <= 0:
             raise ValueError(f"low must be > 0 on a logarithmic scale, got {self.low}; raise it or set log: false")
         if self.log and self.step is not None:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import shutil
 import socket
+import time
 from pathlib import Path
 from typing import IO
 
@@ -47,7 +48,7 @@ class SweepStore:
                 Problem(str(self.directory), rule, "Give another --storage, or change its rights")
             ) from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_soon(lock)
         except OSError as error:
             lock.seek(0)
             rule = f"another driver is at work on this sweep ({lock.read().strip() or 'unknown process'})"
@@ -135,6 +136,19 @@ class SweepStore:
                 freed += sum(file.stat().st_size for file in path.glob("*") if file.is_file())
                 shutil.rmtree(path, ignore_errors=True)
         return freed
+
+
+def _lock_soon(lock: IO[str]) -> None:
+    """Take the lock, trying for a moment: `status` holds it while it looks whether anybody does."""
+    deadline = time.monotonic() + 1.0
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _cut_torn_line(file: IO[bytes]) -> None:

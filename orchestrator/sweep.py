@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ray.exceptions import RayError
@@ -22,12 +17,14 @@ from analysis.sweep import load_sweep
 from hrm.data.dataset import build_dataset
 from hrm.errors import InfrastructureError, Problem, SpecError
 from hrm.provenance import code_version, environment
+from hrm.spec import parse_spec
 from hrm.tasks import TaskSpec
 from orchestrator.cluster.connect import Cluster, connect
 from orchestrator.disk import check_disk
-from orchestrator.experiment import Experiment
+from orchestrator.experiment import Experiment, ExperimentSpec
 from orchestrator.importance import importances
 from orchestrator.ledger import Ledger
+from orchestrator.signals import stop_on_signals
 from orchestrator.store import SweepStore
 from orchestrator.trackers.mirror import Mirror
 from orchestrator.trial_driver import Place
@@ -82,7 +79,7 @@ def run_sweep(
         ledger = Ledger(experiment, store, [clock, *mirrors])
         gave_up = ""
         if not ledger.complete:
-            with _stop_on_signals(store):
+            with stop_on_signals(store.request_stop):
                 gave_up = _run(ledger, store, address, view, [tracker.ui_command for tracker in trackers])
         clock.write(finished=ledger.complete)
         view.waiting("Writing the report")
@@ -100,10 +97,10 @@ def _sweep_record(experiment: Experiment, store: SweepStore) -> SweepRecord:
     science = experiment.spec.science()
     if store.exists():
         record = store.read_sweep()
-        changed = [key for key, value in science.items() if record.experiment.get(key) != value]
-        changed += [
-            f"datasets.{n}" for n, d in datasets.items() if record.datasets[n]["fingerprint"] != d["fingerprint"]
-        ]
+        stored = parse_spec(ExperimentSpec, record.experiment, str(store.directory / "sweep.json")).science()
+        changed = [key for key, value in science.items() if stored[key] != value]
+        fingerprints = {name: facts["fingerprint"] for name, facts in record.datasets.items()}
+        changed += [f"datasets.{n}" for n, facts in datasets.items() if fingerprints.get(n) != facts["fingerprint"]]
         if changed:
             raise SpecError(
                 Problem(
@@ -175,7 +172,7 @@ def _run(ledger: Ledger, store: SweepStore, address: str | None, view: View, ui_
     place = Place(str(store.directory), str(store.data_root), str(store.stop_file), resources.cpus_per_worker)
     try:
         with connect(address) as cluster:
-            concurrency = resources.concurrency(cluster.cpus, cluster.gpus)
+            concurrency = resources.concurrency(cluster.nodes)
             view.started(ledger, cluster, concurrency, ui_commands)
             try:
                 return execute(ledger, place, concurrency)
@@ -183,26 +180,6 @@ def _run(ledger: Ledger, store: SweepStore, address: str | None, view: View, ui_
                 view.ended()
     except (ConnectionError, RayError) as error:
         raise InfrastructureError(f"the Ray cluster failed: {error}") from error
-
-
-@contextmanager
-def _stop_on_signals(store: SweepStore) -> Generator[None]:
-    """Ctrl-C and SIGTERM ask every trial to save and leave; a second one ends the driver at once."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if store.stop_file.exists():
-            raise KeyboardInterrupt
-        store.request_stop()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _close(mirrors: list[Mirror], store: SweepStore, report: SweepReport) -> list[str]:

@@ -19,7 +19,6 @@ from typing import Any
 from ray import tune
 
 from hrm.context import LocalContext
-from hrm.errors import SpecError
 from hrm.records import Report, TrialResult
 from hrm.spec import parse_spec
 from hrm.train import StopRequested, train
@@ -88,7 +87,7 @@ def log_to(path: Path) -> Generator[None]:
     logger.addHandler(handler)
     try:
         yield
-    except (SpecError, Exception):
+    except Exception:
         logger.exception("the attempt ended with an error")
         raise
     finally:

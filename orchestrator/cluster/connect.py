@@ -7,12 +7,17 @@ clusters on one machine confuse Ray's clean-up of placement groups unless the da
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from hrm.errors import Problem, SpecError
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -41,29 +46,49 @@ _OBJECT_STORE_BYTES = 100 * 2**20
 class Cluster:
     """A connected cluster."""
 
-    cpus: float
-    gpus: float
+    nodes: tuple[tuple[float, float], ...]
+    """CPUs and GPUs of each node."""
     dashboard: str
     """Its address, empty if there is none."""
 
+    @property
+    def gpus(self) -> float:
+        """GPUs of all nodes."""
+        return sum(gpus for _, gpus in self.nodes)
+
 
 @contextlib.contextmanager
-def connect(address: str | None, num_cpus: int | None = None) -> Generator[Cluster]:
+def connect(address: str | None) -> Generator[Cluster]:
     """Connect, and disconnect at the end. `address` None: a cluster of our own, on 127.0.0.1, gone with the driver.
 
-    Raises ConnectionError when there is no cluster at `address`.
+    Raises ConnectionError when there is no cluster at `address`, SpecError for an address of Ray Client.
     """
+    if address is not None and address.startswith("ray://"):
+        rule = f"must be auto or host:port, got {address!r}: through Ray Client a driver cannot keep the sweep's log"
+        raise SpecError(Problem("--address", rule, "Start the command on the cluster, or give its head's host:port"))
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    if address is None:
-        port = _free_port()
-        os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-        context = ray.init(
+    with _dashboard_port() as port:
+        context = _own(port) if address is None else _join(address)
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        nodes = tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive)
+        try:
+            yield Cluster(nodes, f"http://{context.dashboard_url}" if context.dashboard_url else "")
+        finally:
+            ray.shutdown()
+
+
+def _own(port: int) -> Any:
+    """A cluster of our own on this machine."""
+    import ray
+
+    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    try:
+        return ray.init(
             address="local",
-            num_cpus=num_cpus,
             include_dashboard=True,
             dashboard_host="127.0.0.1",
             dashboard_port=port,
@@ -72,34 +97,45 @@ def connect(address: str | None, num_cpus: int | None = None) -> Generator[Clust
             configure_logging=False,
             object_store_memory=_OBJECT_STORE_BYTES,
         )
-    else:
-        context = _join(address)
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else ""
-    try:
-        yield Cluster(resources.get("CPU", 0.0), resources.get("GPU", 0.0), dashboard)
-    finally:
-        ray.shutdown()
+    except Exception as error:
+        raise ConnectionError(f"Ray did not start here ({error}). `doctor` examines this machine") from error
 
 
 def _join(address: str) -> Any:
     """Connect to a standing cluster. Ray itself would wait for minutes where nobody listens, so that is tried first."""
     import ray
 
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     try:
         if port.isdigit():
             socket.create_connection((host, int(port)), timeout=5.0).close()
-        return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        return ray.init(
+            address=address,
+            runtime_env={"env_vars": _ENVIRONMENT},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+        )
     except Exception as error:
         way_out = "Is it running, and is RAY_AUTH_MODE here the same as there (token or disabled)?"
         raise ConnectionError(f"no Ray cluster answers at {address!r} ({error}). {way_out}") from error
 
 
-def _free_port(preferred: int = 8265) -> int:
-    """The dashboard's usual port if it is free, else any."""
-    for port in (preferred, 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return int(probe.getsockname()[1])
-    raise ConnectionError("no free port on 127.0.0.1")
+@contextlib.contextmanager
+def _dashboard_port(usual: int = 8265) -> Generator[int]:
+    """The dashboard's usual port if nobody has it, else any free one. Of two sweeps that start at once, the lock lets
+    one have the usual port: Ray takes it only seconds later."""
+    with (Path(tempfile.gettempdir()) / f"hrm-orchestrator-{os.getuid()}-{usual}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            port = _bindable(usual)
+        except OSError:
+            port = _bindable(0)
+        yield port
+
+
+def _bindable(port: int) -> int:
+    """`port`, or any free one for 0. Raises OSError if somebody has it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", port))
+        return int(probe.getsockname()[1])

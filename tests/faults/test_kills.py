@@ -150,4 +150,5 @@ def test_a_killed_ray_train_worker_costs_no_step(storage: Path, undisturbed: Pat
     os.kill(victim.pid, signal.SIGKILL)
     output, errors = driver.communicate(timeout=300)
     assert driver.returncode == 0, output + errors
+    assert max(t.attempts for t in trials(storage, "steady").values()) == 2
     check_equal(storage, undisturbed)

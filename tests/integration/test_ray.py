@@ -92,9 +92,11 @@ with connect(None) as cluster:
         jobs = urllib.request.urlopen(cluster.dashboard + "/api/jobs/", timeout=20).status
     except urllib.error.HTTPError as error:
         jobs = error.code
-    print("FACTS" + json.dumps({"cpus": cluster.cpus, "dashboard": cluster.dashboard, "page": page,
+    facts = {"cpus": sum(cpus for cpus, _ in cluster.nodes),
+        "dashboard": cluster.dashboard, "page": page,
         "jobs_without_token": jobs,
-        "datasets": ray.get(look.remote())}))
+        "datasets": ray.get(look.remote())}
+    print("FACTS" + json.dumps(facts))
 """
 
 
@@ -138,4 +140,4 @@ def test_a_trial_that_wants_more_than_there_is_is_refused_with_the_numbers(tmp_p
     (tmp_path / "one.yaml").write_text(ONE_TRIAL)
     options = ("--storage", tmp_path, "--set", "resources.cpus_per_worker=1000", "--json")
     problems = json.loads(run("sweep", tmp_path / "one.yaml", *options, expect=2, timeout=60))["problems"]
-    assert "a trial needs 1000 CPUs and 0 GPUs, the cluster has" in problems[0]["rule"]
+    assert "a trial needs 1 worker(s) of 1000 CPUs and 0 GPUs, the cluster's nodes have" in problems[0]["rule"]

@@ -285,6 +285,14 @@ def test_train_shows_its_reports_and_keeps_a_log(run: Command, good: Path) -> No
     assert "ended with an error" not in log.read_text()
 
 
+def test_an_objective_that_nothing_measures_is_refused_before_anything_runs(run: Command, good: Path) -> None:
+    assert run("train", good, "--set", "objective.metric=los") == 2
+    assert "objective.metric: must be one of loss, perplexity, token_accuracy, exact_accuracy, got 'los'" in run.err
+
+
 def test_a_trial_that_fails_ends_with_1_and_its_reason(run: Command, good: Path) -> None:
-    assert run("train", good, "--set", "objective.metric=los") == 1
-    assert run.err.startswith("error: no_such_metric: objective.metric 'los' is none of loss, ")
+    assert run("train", good) == 0
+    for manifest in run.storage.glob("single/plain-*/attempts/1/step-*/manifest.json"):
+        manifest.write_text(manifest.read_text().replace('"dataset_fingerprint": "', '"dataset_fingerprint": "0'))
+    assert run("train", good) == 1
+    assert run.err.startswith("error: dataset_changed: ")

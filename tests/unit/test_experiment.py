@@ -280,12 +280,19 @@ def test_place_speed_and_words_are_no_science(tmp_path: Path) -> None:
     ],
 )
 def test_as_many_trials_run_as_fit(resources: dict[str, Any], cpus: float, gpus: float, fit: int) -> None:
-    assert ResourceSpec(**resources).concurrency(cpus, gpus) == fit
+    assert ResourceSpec(**resources).concurrency([(cpus, gpus)]) == fit
+
+
+def test_a_worker_does_not_span_nodes() -> None:
+    small = [(2.0, 0.0)] * 3
+    assert ResourceSpec(cpus_per_worker=2, workers_per_trial=3).concurrency(small) == 1
+    with pytest.raises(SpecError, match=r"the cluster's nodes have 2 CPUs and 0 GPUs, 2 CPUs and 0 GPUs, 2 CPUs"):
+        ResourceSpec(cpus_per_worker=4).concurrency(small)
 
 
 def test_a_trial_that_does_not_fit_is_refused_with_the_numbers() -> None:
-    with pytest.raises(SpecError, match=r"needs 4 CPUs and 1 GPUs, the cluster has 2 and 0\. Lower workers_per_trial"):
-        ResourceSpec(cpus_per_worker=4, gpus_per_worker=1.0).concurrency(2, 0)
+    with pytest.raises(SpecError, match=r"of 4 CPUs and 1 GPUs, the cluster's nodes have 2 CPUs and 0 GPUs\. Lower"):
+        ResourceSpec(cpus_per_worker=4, gpus_per_worker=1.0).concurrency([(2, 0)])
 
 
 @pytest.mark.parametrize(

@@ -54,3 +54,12 @@ def test_periods_may_grow() -> None:
 def test_two_warmups_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"must not both be given, got 3 and 0\.1; set one of them to 0"):
         ScheduleSpec(warmup_steps=3, warmup_fraction=0.1)
+
+
+@pytest.mark.parametrize(("period", "growth"), [(0.25, 1.0), (1 / 3, 2.0)])
+def test_a_period_that_ends_with_the_budget_is_not_restarted(period: float, growth: float) -> None:
+    settings = {"kind": "cosine_restarts", "period_fraction": period, "period_growth": growth, "floor_fraction": 0.1}
+    spec = ScheduleSpec.model_validate(settings)
+    assert spec.factor(100, period) == 1.0  # a restart
+    for spent in (1.0, 1.003):
+        assert spec.factor(400, spent) == pytest.approx(0.1, abs=0.01)

@@ -86,16 +86,27 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
     whole, _ = run(trial, make_context("whole"))
     context = make_context("damaged")
     generator = train(trial, context)
-    first = next(generator)
-    newest = context.trial_directory / next(generator).checkpoint
-    kept = context.trial_directory / first.checkpoint
-    assert not kept.exists() or newest != kept
+    first, second = next(generator), next(generator)
+    newest = context.trial_directory / second.checkpoint
     _flip_a_byte(newest / "training.safetensors")
-    rest, _ = run(trial, make_context("damaged", attempt=2), known_reports=2)
+    resumed = make_context("damaged", attempt=2)
+    rest, _ = run(trial, resumed, known_reports=1)
     assert newest.with_name(f"{newest.name}.damaged").exists()
-    again = losses(rest)
-    assert again == losses(whole)[-len(again) :]
-    assert [r.validation for r in rest][-1] == whole[-1].validation
+    assert losses(rest) == losses(whole[1:])  # from the first report on, not from the start
+    assert [r.validation for r in rest] == [r.validation for r in whole[1:]]
+    assert first.progress.step == whole[0].progress.step
+
+
+def test_a_damaged_best_checkpoint_costs_no_result(make_trial: MakeTrial, make_context: MakeContext) -> None:
+    context = make_context()
+    generator = train(make_trial(), context, test=True)
+    reports = [next(generator) for _ in range(4)]
+    best = min(reports, key=lambda r: r.validation["loss"])
+    _flip_a_byte(context.trial_directory / best.checkpoint / "model.safetensors")
+    with pytest.raises(StopIteration) as end:
+        next(generator)
+    assert end.value.value.best_checkpoint == reports[-1].checkpoint
+    assert end.value.value.test is not None
 
 
 def _flip_a_byte(path: Path) -> None:
@@ -159,11 +170,11 @@ def test_the_test_split_is_measured_on_the_best_checkpoint_only_when_asked(
     assert result.test["loss"] != result.best_validation["loss"]
 
 
-def test_only_the_newest_and_the_best_checkpoint_are_kept(make_trial: MakeTrial, make_context: MakeContext) -> None:
+def test_only_the_newest_two_and_the_best_checkpoint_are_kept(make_trial: MakeTrial, make_context: MakeContext) -> None:
     context = make_context()
     _, result = run(make_trial(budget={"axis": "steps", "amount": 16}, num_reports=8), context)
     kept = {str(p.relative_to(context.trial_directory)) for p in context.trial_directory.glob("attempts/*/step-*")}
-    assert kept == {result.best_checkpoint, "attempts/1/step-00000016"}
+    assert kept == {result.best_checkpoint, "attempts/1/step-00000014", "attempts/1/step-00000016"}
 
 
 def test_a_manifest_says_all_that_a_stranger_needs(make_trial: MakeTrial, make_context: MakeContext) -> None:
