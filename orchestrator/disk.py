@@ -44,7 +44,7 @@ def forecast_bytes(experiment: Experiment, store: SweepStore) -> int:
 def _checkpoint_bytes(arm: Arm, store: SweepStore) -> int:
     """The largest over the template and both ends (or all choices) of each dimension of the space."""
     probes: list[dict[str, Any]] = [{}]
-    probes += [{path: value} for path, dimension in arm.space.items() for value in dimension.probes()]
+    probes += [{path: value} for path, dimension in arm.space.items() for _, value in dimension.probes()]
     return max(_trial_bytes(arm.trial(parameters, 0), store) for parameters in probes)
 
 
