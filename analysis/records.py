@@ -61,7 +61,6 @@ class TrialRecord:
     """The best value of the sweep's objective metric on validation so far."""
     result: dict[str, Any] | None = None
     """hrm.records.TrialResult as a dict, when completed."""
-    mlflow_run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,9 +109,8 @@ class Ledger:
             self._plan()
         return self._start(self._queue.popleft()) if self._queue else None
 
-    @property
-    def finished(self) -> bool:
-        """True when nothing runs and nothing is left to do, or the sweep was asked to stop."""
+    def is_finished(self) -> bool:
+        """True when nothing runs and nothing is left to do, or the sweep was asked to stop. May ask for new trials."""
         if self.live:
             return False
         if self.stopping:
@@ -119,9 +118,8 @@ class Ledger:
         self._plan()
         return not self._queue
 
-    @property
-    def complete(self) -> bool:
-        """True when every planned trial has ended."""
+    def is_complete(self) -> bool:
+        """True when every planned trial has ended. May ask for new trials."""
         self._plan()
         return not self.live and not self._queue
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ray.exceptions import RayError
+from ray.tune import TuneError
 
 from analysis.records import SweepRecord
 from analysis.report import Report as SweepReport
@@ -78,15 +79,15 @@ def run_sweep(
         clock = _Clock(store, record, mirrors)
         ledger = Ledger(experiment, store, [clock, *mirrors])
         gave_up = ""
-        if not ledger.complete:
+        if not ledger.is_complete():
             with stop_on_signals(store.request_stop):
                 gave_up = _run(ledger, store, address, view, [tracker.ui_command for tracker in trackers])
-        clock.write(finished=ledger.complete)
+        clock.write(finished=ledger.is_complete())
         view.waiting("Writing the report")
         report = write_report(load_sweep(store.directory), store.directory, importances(ledger))
         notes = _close(mirrors, store, report)
         failed = sum(r.state == "failed" for r in ledger.records.values())
-        return SweepOutcome(report, store.directory, ledger.complete, gave_up, failed, notes)
+        return SweepOutcome(report, store.directory, ledger.is_complete(), gave_up, failed, notes)
     finally:
         store.close()
 
@@ -143,7 +144,7 @@ def _build(task: TaskSpec, store: SweepStore) -> dict[str, Any]:
 
 
 class _Clock:
-    """Keeps the driver's working time in `sweep.json`, so that a kill loses seconds of it and no more."""
+    """Keeps the driver's working time in `sweep.json`: a kill loses what has passed since a trial last moved."""
 
     def __init__(self, store: SweepStore, record: SweepRecord, mirrors: list[Mirror]) -> None:
         self._store, self._record, self._mirrors = store, record, mirrors
@@ -178,7 +179,7 @@ def _run(ledger: Ledger, store: SweepStore, address: str | None, view: View, ui_
                 return execute(ledger, place, concurrency)
             finally:
                 view.ended()
-    except (ConnectionError, RayError) as error:
+    except (ConnectionError, RayError, TuneError) as error:
         raise InfrastructureError(f"the Ray cluster failed: {error}") from error
 
 

@@ -50,7 +50,7 @@ class LedgerSearcher(Searcher):
         if job is not None:
             self.keys[trial_id] = job.key
             return self._config(job)
-        return Searcher.FINISHED if self.ledger.finished else None
+        return Searcher.FINISHED if self.ledger.is_finished() else None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Reports reach the ledger through the scheduler, which Tune asks first."""
@@ -136,7 +136,7 @@ def execute(ledger: Ledger, place: Place, concurrency: int) -> str:
         shutil.rmtree(ledger.store.directory / "slots", ignore_errors=True)
     if searcher.aborted:
         return str(searcher.aborted)
-    if not ledger.finished:
+    if not ledger.is_finished():
         raise InfrastructureError("Ray Tune ended before the sweep did; the same command goes on")
     return ""
 

@@ -100,7 +100,7 @@ def test_a_killed_trial_process_costs_no_step(storage: Path, undisturbed: Path) 
 def test_ctrl_c_saves_everything_and_the_same_command_goes_on(storage: Path, undisturbed: Path) -> None:
     driver = start(*sweep(storage))
     wait_for(lambda: some_report(storage, "hrm-search-0001", 1))
-    kill(driver, signal.SIGINT)
+    os.killpg(driver.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches the whole group
     output, errors = driver.communicate(timeout=60)
     assert driver.returncode == 130, output + errors
     assert "the same command goes on" in output

@@ -107,7 +107,7 @@ class Runner:
     def drive(self, ledger: Ledger, calls: float = math.inf) -> None:
         """Until the ledger is finished, or dead after a number of its calls."""
         life, running = Life(calls), dict[str, Iterator[Report | TrialResult]]()
-        while not ledger.finished:
+        while not ledger.is_finished():
             if len(running) < SLOTS:
                 life.commit()
                 job = ledger.next_job()
@@ -186,7 +186,7 @@ def test_every_planned_trial_runs_once_and_the_best_configuration_is_repeated(tm
     runner = Runner(experiment(tmp_path), tmp_path)
     ledger = runner.open()
     runner.drive(ledger)
-    assert ledger.complete
+    assert ledger.is_complete()
     assert len(ledger.records) == ledger.planned_trials == 2 * (6 + 2)
     assert sorted(job.key for job in runner.jobs) == sorted(ledger.records)
     for arm in ("plain", "control"):
@@ -314,7 +314,7 @@ def test_a_driver_that_dies_again_and_again_still_ends_the_sweep(tmp_path: Path,
         else:
             break
     found = table(ledger)
-    assert ledger.complete
+    assert ledger.is_complete()
     assert len(found) == ledger.planned_trials
     assert all(row["state"] in ("completed", "pruned") for row in found.values())
     for row in found.values():
@@ -433,7 +433,7 @@ def test_a_diverged_trial_is_failed_at_once_and_the_sweep_goes_on(tmp_path: Path
     )
     assert record.attempts == 1
     runner.drive(ledger)
-    assert ledger.complete
+    assert ledger.is_complete()
     assert [j.key for j in runner.jobs].count(job.key) == 0
     assert sum(r.state == "failed" for r in ledger.records.values()) == 1
 
@@ -456,7 +456,7 @@ def test_other_failures_do_not_end_the_sweep(tmp_path: Path, reasons: list[str])
             ledger.on_completed(key, TrialResult(Progress(), 1, "", {"loss": 1.0}, None))
         else:
             ledger.on_failed(key, Failure("trial", reason))
-    assert not ledger.finished
+    assert not ledger.is_finished()
 
 
 def test_a_combination_that_is_refused_fails_alone(tmp_path: Path) -> None:
@@ -477,7 +477,7 @@ def test_proposals_that_are_all_refused_do_not_end_the_sweep_early(tmp_path: Pat
     space = {"schedule.warmup_steps": {"choices": [3]}, "schedule.warmup_fraction": {"choices": [0.5]}}
     ledger = Runner(experiment(tmp_path, arms={"plain": {}}, space=space, search__deterministic=False), tmp_path).open()
     assert ledger.next_job() is None
-    assert ledger.complete
+    assert ledger.is_complete()
     assert [r.state for r in ledger.records.values()] == ["failed"] * 6
     assert "warmup_steps and warmup_fraction must not both be given" in ledger.records["plain-search-0000"].reason
 
@@ -492,10 +492,10 @@ def test_a_stopped_trial_waits_and_goes_on_at_the_next_start(tmp_path: Path) -> 
     ledger.on_report(job.key, report_of(job.spec, 1))
     ledger.store.request_stop()
     assert ledger.next_job() is None
-    assert not ledger.finished
+    assert not ledger.is_finished()
     ledger.on_stopped(job.key)
-    assert ledger.finished
-    assert not ledger.complete
+    assert ledger.is_finished()
+    assert not ledger.is_complete()
     assert ledger.records[job.key].state == "waiting"
     ledger.store.close()
     again = runner.open()
@@ -511,8 +511,8 @@ def test_a_sweep_whose_last_generation_was_stopped_is_not_complete(tmp_path: Pat
     assert ledger.next_job() is None
     for job in jobs:
         ledger.on_stopped(job.key)
-    assert ledger.finished
-    assert not ledger.complete
+    assert ledger.is_finished()
+    assert not ledger.is_complete()
 
 
 def assert_only_winners_have_checkpoints(ledger: Ledger) -> None:

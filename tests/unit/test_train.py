@@ -215,3 +215,13 @@ def test_training_learns(make_trial: MakeTrial, make_context: MakeContext) -> No
     reports, _ = run(trial, make_context())
     first = reports[0].steps[0].metrics["loss"]
     assert reports[-1].validation["loss"] < 0.7 * first
+
+
+def test_a_trial_computes_with_the_threads_it_was_given(make_trial: MakeTrial, make_context: MakeContext) -> None:
+    context = make_context()
+    context.threads = 2
+    try:
+        Training(make_trial(), context)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
