@@ -11,7 +11,19 @@ import pytest
 from rich.console import Console
 
 from orchestrator import doctor
-from orchestrator.doctor import CONTAINER, GIB, Finding, Gpu
+from orchestrator.doctor.finding import GIB, Finding
+from orchestrator.doctor.gpus import CONTAINER, Gpu, judge_devices, judge_driver, judge_gpu, runs_on
+from orchestrator.doctor.machine import (
+    DEFAULT_JOB,
+    judge_matrix_instructions,
+    judge_memory,
+    judge_open_files,
+    judge_shared_memory,
+    judge_threads,
+)
+from orchestrator.doctor.ray_cluster import answers, judge_clusters, judge_ray_auth, judge_ray_note
+from orchestrator.doctor.software import judge_package, judge_python
+from orchestrator.doctor.storage import examine_storage, judge_disk
 
 CUDA_BUILD = ("sm_80", "sm_90", "sm_120")
 
@@ -46,13 +58,13 @@ def test_the_table_shows_every_line(findings: list[Finding]) -> None:
 
 
 def test_examining_leaves_nothing_behind(tmp_path: Path) -> None:
-    list(doctor.examine_storage(tmp_path / "runs" / "deep"))
+    list(examine_storage(tmp_path / "runs" / "deep"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_storage_that_cannot_be_written_fails(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    storage = next(iter(doctor.examine_storage(tmp_path / "file")))
+    storage = next(iter(examine_storage(tmp_path / "file")))
     assert (storage.name, storage.verdict) == ("storage", "fail")
     assert "another storage root" in storage.fix
 
@@ -68,16 +80,16 @@ def test_a_part_that_breaks_is_a_line() -> None:
 
 
 def test_a_small_shm_names_ipc_host() -> None:
-    finding = doctor.judge_shared_memory(64 * 2**20, 64 * 2**20)
+    finding = judge_shared_memory(64 * 2**20, 64 * 2**20)
     assert finding.verdict == "warn"
     assert "--ipc=host" in finding.fix
-    assert doctor.judge_shared_memory(8 * GIB, 8 * GIB).verdict == "ok"
-    assert doctor.judge_shared_memory(8 * GIB, 0).verdict == "warn"
+    assert judge_shared_memory(8 * GIB, 8 * GIB).verdict == "ok"
+    assert judge_shared_memory(8 * GIB, 0).verdict == "warn"
 
 
 @pytest.mark.parametrize(("free", "verdict"), [(GIB // 2, "fail"), (5 * GIB, "warn"), (50 * GIB, "ok")])
 def test_a_full_disk_is_noticed(free: int, verdict: str) -> None:
-    assert doctor.judge_disk(free).verdict == verdict
+    assert judge_disk(free).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -85,18 +97,18 @@ def test_a_full_disk_is_noticed(free: int, verdict: str) -> None:
     [({"amx_bf16"}, 2, "ok"), ({"avx512_bf16"}, 8, "ok"), ({"avx2"}, 8, "warn"), ({"amx_bf16"}, 1, "warn")],
 )
 def test_the_promise_of_ten_minutes_depends_on_the_cpu(flags: set[str], cores: float, verdict: str) -> None:
-    finding = doctor.judge_matrix_instructions(flags, cores)
+    finding = judge_matrix_instructions(flags, cores)
     assert finding.verdict == verdict
-    assert doctor.DEFAULT_JOB in finding.value + finding.fix
+    assert DEFAULT_JOB in finding.value + finding.fix
 
 
 def test_packages_are_held_against_the_requirements() -> None:
-    assert doctor.judge_package("torch", "2.13.0+cpu", "torch>=2.8").verdict == "ok"
-    assert doctor.judge_package("torch", "2.9.0a0+145a3a7bda.nv25.10", "torch>=2.8").verdict == "ok"
-    old = doctor.judge_package("torch", "2.1.0", "torch>=2.8")
+    assert judge_package("torch", "2.13.0+cpu", "torch>=2.8").verdict == "ok"
+    assert judge_package("torch", "2.9.0a0+145a3a7bda.nv25.10", "torch>=2.8").verdict == "ok"
+    old = judge_package("torch", "2.1.0", "torch>=2.8")
     assert (old.verdict, old.fix) == ("fail", "pip install 'torch>=2.8'")
-    assert doctor.judge_package("ray", None, None).fix == "pip install 'ray'"
-    assert doctor.judge_python((3, 9, 1)).verdict == "fail"
+    assert judge_package("ray", None, None).fix == "pip install 'ray'"
+    assert judge_python((3, 9, 1)).verdict == "fail"
 
 
 @pytest.mark.parametrize(
@@ -116,44 +128,44 @@ def test_packages_are_held_against_the_requirements() -> None:
 def test_compatibility_follows_cudas_rules(
     architectures: tuple[str, ...], capability: tuple[int, int], fits: bool
 ) -> None:
-    assert doctor.runs_on(architectures, capability) is fits
+    assert runs_on(architectures, capability) is fits
 
 
 def test_a_gpu_that_torch_does_not_know_names_the_container() -> None:
-    unknown = doctor.judge_gpu("gpu 0", Gpu("B200", (10, 0), 180 * GIB), CUDA_BUILD)
+    unknown = judge_gpu("gpu 0", Gpu("B200", (10, 0), 180 * GIB), CUDA_BUILD)
     assert unknown.verdict == "fail"
     assert CONTAINER in unknown.fix
-    unified = doctor.judge_gpu("gpu 0", Gpu("NVIDIA GB10", (12, 1), None), CUDA_BUILD)
+    unified = judge_gpu("gpu 0", Gpu("NVIDIA GB10", (12, 1), None), CUDA_BUILD)
     assert unified.verdict == "ok"
     assert "unified memory" in unified.value
 
 
 def test_a_driver_older_than_torchs_cuda_fails() -> None:
-    assert doctor.judge_driver("550.54", (12, 4), "13.0").verdict == "fail"
-    assert doctor.judge_driver("580.10", (13, 0), "12.8").verdict == "ok"
-    assert doctor.judge_driver("580.10", (13, 0), None).verdict == "ok"
+    assert judge_driver("550.54", (12, 4), "13.0").verdict == "fail"
+    assert judge_driver("580.10", (13, 0), "12.8").verdict == "ok"
+    assert judge_driver("580.10", (13, 0), None).verdict == "ok"
 
 
 def test_gpus_that_torch_cannot_use_are_named() -> None:
-    assert doctor.judge_devices(0, 0, None, None).verdict == "ok"
-    assert doctor.judge_devices(2, 2, "13.0", None).verdict == "ok"
-    assert doctor.judge_devices(1, 0, None, None).verdict == "warn"
-    assert doctor.judge_devices(1, 0, "13.0", "").verdict == "warn"
-    assert doctor.judge_devices(1, 0, "13.0", None).verdict == "fail"
+    assert judge_devices(0, 0, None, None).verdict == "ok"
+    assert judge_devices(2, 2, "13.0", None).verdict == "ok"
+    assert judge_devices(1, 0, None, None).verdict == "warn"
+    assert judge_devices(1, 0, "13.0", "").verdict == "warn"
+    assert judge_devices(1, 0, "13.0", None).verdict == "fail"
 
 
 def test_what_dead_ray_clusters_left_is_named() -> None:
     note = Path("/tmp/ray/ray_current_cluster")
-    stale = doctor.judge_ray_note(note, "127.0.0.1:1", doctor._answers("127.0.0.1:1"))
+    stale = judge_ray_note(note, "127.0.0.1:1", answers("127.0.0.1:1"))
     assert (stale.verdict, stale.fix) == ("warn", f"rm {note}")
-    assert doctor.judge_ray_note(note, "", False).verdict == "ok"
-    assert doctor.judge_clusters(["10.0.0.1:6379"]).verdict == "warn"
-    assert doctor.judge_ray_auth(None, has_token=True, has_cluster=True).verdict == "warn"
-    assert doctor.judge_ray_auth(None, has_token=True, has_cluster=False).verdict == "ok"
+    assert judge_ray_note(note, "", False).verdict == "ok"
+    assert judge_clusters(["10.0.0.1:6379"]).verdict == "warn"
+    assert judge_ray_auth(None, has_token=True, has_cluster=True).verdict == "warn"
+    assert judge_ray_auth(None, has_token=True, has_cluster=False).verdict == "ok"
 
 
 def test_limits_that_ray_outgrows_are_named() -> None:
-    assert doctor.judge_open_files(1024, 1024).verdict == "warn"
-    assert doctor.judge_open_files(1024, 1_048_576).verdict == "ok"
-    assert doctor.judge_threads("8", 8, 2).fix == "export OMP_NUM_THREADS=2"
-    assert doctor.judge_memory(8 * GIB, GIB).verdict == "warn"
+    assert judge_open_files(1024, 1024).verdict == "warn"
+    assert judge_open_files(1024, 1_048_576).verdict == "ok"
+    assert judge_threads("8", 8, 2).fix == "export OMP_NUM_THREADS=2"
+    assert judge_memory(8 * GIB, GIB).verdict == "warn"
