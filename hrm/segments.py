@@ -134,3 +134,17 @@ def _q_losses(q: Tensor, exact: Tensor, ended: Tensor, target: Tensor | None, su
     go_on = F.binary_cross_entropy_with_logits(q[:, 1], target, reduction="sum")
     sums["q_continue_loss"] = go_on.detach()
     return 0.5 * (halt + go_on)
+
+
+def means(sums: dict[str, float], normaliser: float, batch_size: int) -> dict[str, float]:
+    """The sums of a step over all workers as means: the loss as trained, accuracies, what the ended rows show."""
+    metrics = {"loss": sums["loss"] / normaliser, "token_accuracy": sums["correct"] / max(sums["tokens"], 1.0)}
+    if sums["halted"]:
+        metrics["exact_accuracy"] = sums["exact"] / sums["halted"]
+        metrics["segments"] = sums["segments"] / sums["halted"]
+    if "q_halt_loss" in sums:
+        metrics["q_halt_loss"] = sums["q_halt_loss"] / batch_size
+        metrics["q_halt_accuracy"] = sums["q_halt_correct"] / max(sums["halted"], 1.0)
+    if "q_continue_loss" in sums:
+        metrics["q_continue_loss"] = sums["q_continue_loss"] / batch_size
+    return metrics

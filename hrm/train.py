@@ -35,7 +35,7 @@ from hrm.nn.puzzle_table import PuzzleTable
 from hrm.provenance import code_version, environment
 from hrm.records import Progress, Report, StepRecord, TrialResult
 from hrm.resolve import resolve
-from hrm.segments import Rows, train_segment
+from hrm.segments import Rows, means, train_segment
 from hrm.state import Best, TrainState, local_slots
 from hrm.tasks import IGNORE
 from hrm.trial import TrialSpec, refusals
@@ -149,7 +149,7 @@ class Training:
         )
         rate = self._update()
         state.progress = replace(state.progress, seconds=state.progress.seconds + self._elapsed(started))
-        metrics = {**self._metrics(sums, normaliser), "learning_rate": rate, "gradient_norm": norm}
+        metrics = {**means(sums, normaliser, self.trial.batch_size), "learning_rate": rate, "gradient_norm": norm}
         state.pending.append(StepRecord(state.progress, time.time(), metrics))
 
     def _next_rows(self) -> Rows:
@@ -212,22 +212,6 @@ class Training:
             if isinstance(module, PuzzleTable):
                 module.sign_step(settings.puzzle_learning_rate * factor, settings.puzzle_weight_decay, gather)
         return settings.learning_rate * factor
-
-    def _metrics(self, sums: dict[str, float], normaliser: float) -> dict[str, float]:
-        """The sums of a step as means: the loss as trained, accuracies, and what the rows that halted show."""
-        metrics = {
-            "loss": sums["loss"] / normaliser,
-            "token_accuracy": sums["correct"] / max(sums["tokens"], 1.0),
-        }
-        if sums["halted"]:
-            metrics["exact_accuracy"] = sums["exact"] / sums["halted"]
-            metrics["segments"] = sums["segments"] / sums["halted"]
-        if "q_halt_loss" in sums:
-            metrics["q_halt_loss"] = sums["q_halt_loss"] / self.trial.batch_size
-            metrics["q_halt_accuracy"] = sums["q_halt_correct"] / max(sums["halted"], 1.0)
-        if "q_continue_loss" in sums:
-            metrics["q_continue_loss"] = sums["q_continue_loss"] / self.trial.batch_size
-        return metrics
 
     def report(self) -> Report:
         """Evaluate on validation, note the best, write a checkpoint."""
