@@ -22,6 +22,8 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor
 
+from hrm.data.manifest import fsync_directory
+
 SCHEMA = 1
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     manifest = {"schema": SCHEMA, **checkpoint.manifest, "files": files}
     _write_flushed(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
     temporary.rename(path)
-    _flush_directory(path.parent)
+    fsync_directory(path.parent)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -143,11 +145,3 @@ def _write_flushed(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _flush_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

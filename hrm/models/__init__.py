@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from hrm.nn.draws import Draws
 from hrm.nn.halting import HaltingSpec
-from hrm.nn.layers import Attention, AttentionKernel
+from hrm.nn.layers import Attention, AttentionKernel, BlockShape
 from hrm.spec import Spec
 from hrm.tasks import TaskShape
 
@@ -95,3 +96,30 @@ class ModelSpec(Spec, ABC):
     @abstractmethod
     def smoke(cls) -> Self:
         """The tiniest honest model of this kind, for contract tests and `--smoke`."""
+
+
+class BlockModelSpec(ModelSpec, ABC):
+    """A model made of the shared blocks (`hrm.nn.layers`)."""
+
+    hidden_size: int = Field(512, ge=8)
+    num_heads: int = Field(8, ge=1)
+    expansion: float = Field(4.0, gt=0.0)
+    rotary_theta: float = Field(10000.0, gt=0.0)
+    causal: bool = False
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % (2 * self.num_heads):
+            raise ValueError(
+                f"hidden_size must be a multiple of 2 * num_heads, got {self.hidden_size} and {self.num_heads} heads"
+            )
+        return self
+
+    @property
+    def sees_the_future(self) -> bool:
+        return not self.causal
+
+    def block(self, convolution: int = 0) -> BlockShape:
+        """The shape of a stack's blocks."""
+        return BlockShape(self.hidden_size, self.num_heads, self.expansion, self.causal, self.dropout, convolution)

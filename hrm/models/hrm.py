@@ -8,62 +8,40 @@ z_H = H(z_H + z_L) }. Gradients flow through the last call of each stack only. W
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from hrm.models import Flops, Model, ModelSpec, SegmentOutput, State
+from hrm.models import BlockModelSpec, Flops, Model, SegmentOutput, State
 from hrm.nn.draws import Draws
 from hrm.nn.halting import HaltingSpec
-from hrm.nn.layers import BlockShape, Embedding, Linear, Rotary, Stack, truncated_normal
+from hrm.nn.layers import Embedding, Linear, Rotary, Stack, truncated_normal
 from hrm.nn.puzzle_table import PuzzleTable
 from hrm.tasks import TaskShape
 
 
-class HRMSpec(ModelSpec):
+class HRMSpec(BlockModelSpec):
     """HRM: sizes, cycles, halting; and `causal`, `dropout`, `convolution` for text."""
 
     kind: Literal["hrm"] = "hrm"
-    hidden_size: int = Field(512, ge=8)
-    num_heads: int = Field(8, ge=1)
-    expansion: float = Field(4.0, gt=0.0)
     H_layers: int = Field(4, ge=1)
     L_layers: int = Field(4, ge=1)
     H_cycles: int = Field(2, ge=1)
     L_cycles: int = Field(2, ge=1)
     positions: Literal["rotary", "learned"] = "rotary"
-    rotary_theta: float = Field(10000.0, gt=0.0)
     puzzle_embedding_size: int = Field(0, ge=0)
     """Width of the puzzle table; 0 for none. It takes ceil(width / hidden_size) positions before the tokens."""
-    causal: bool = False
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     convolution: int = Field(0, ge=0, le=16)
     """Kernel of a causal depthwise convolution in the L stack's blocks; 0 for none."""
     halting: HaltingSpec = HaltingSpec()
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.hidden_size % (2 * self.num_heads):
-            raise ValueError(
-                f"hidden_size must be a multiple of 2 * num_heads, got {self.hidden_size} and {self.num_heads} heads"
-            )
-        return self
-
     def halting_rule(self) -> HaltingSpec:
         return self.halting
 
-    @property
-    def sees_the_future(self) -> bool:
-        return not self.causal
-
     def build(self, shape: TaskShape) -> HRM:
         return HRM(self, shape)
-
-    def block(self, convolution: int) -> BlockShape:
-        """The shape of a stack's blocks."""
-        return BlockShape(self.hidden_size, self.num_heads, self.expansion, self.causal, self.dropout, convolution)
 
     def num_prefix(self, shape: TaskShape) -> int:
         """Positions taken by the puzzle embedding."""
@@ -71,7 +49,7 @@ class HRMSpec(ModelSpec):
 
     def flops(self, shape: TaskShape) -> Flops:
         length = shape.sequence_length + self.num_prefix(shape)
-        block = self.block(0).flops(length)
+        block = self.block().flops(length)
         calls = self.H_cycles * (self.L_cycles * self.L_layers + self.H_layers) * block
         with_gradient = (self.L_layers + self.H_layers) * block
         head = 2.0 * shape.sequence_length * self.hidden_size * shape.vocab_size
@@ -98,7 +76,7 @@ class HRM(Model):
         learned = spec.positions == "learned"
         self.embed_pos = Embedding(self.length, size, size**-0.5) if learned else None
         self.rotary = None if learned else Rotary(size // spec.num_heads, self.length, spec.rotary_theta)
-        self.H_level = Stack(spec.H_layers, spec.block(0))
+        self.H_level = Stack(spec.H_layers, spec.block())
         self.L_level = Stack(spec.L_layers, spec.block(spec.convolution))
         self.lm_head = Linear(size, shape.vocab_size)
         self.q_head = Linear(size, 2, bias=True)

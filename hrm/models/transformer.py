@@ -7,47 +7,25 @@ with HRM, so that equal layers are equal parameters.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
-from hrm.models import Flops, Model, ModelSpec, SegmentOutput, State
+from hrm.models import BlockModelSpec, Flops, Model, SegmentOutput, State
 from hrm.nn.draws import Draws
-from hrm.nn.layers import BlockShape, Embedding, Linear, Rotary, Stack
+from hrm.nn.layers import Embedding, Linear, Rotary, Stack
 from hrm.tasks import TaskShape
 
 
-class TransformerSpec(ModelSpec):
+class TransformerSpec(BlockModelSpec):
     """A post-norm transformer with rotary positions."""
 
     kind: Literal["transformer"] = "transformer"
-    hidden_size: int = Field(512, ge=8)
-    num_heads: int = Field(8, ge=1)
-    expansion: float = Field(4.0, gt=0.0)
     num_layers: int = Field(8, ge=1)
-    rotary_theta: float = Field(10000.0, gt=0.0)
-    causal: bool = False
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.hidden_size % (2 * self.num_heads):
-            raise ValueError(
-                f"hidden_size must be a multiple of 2 * num_heads, got {self.hidden_size} and {self.num_heads} heads"
-            )
-        return self
-
-    @property
-    def sees_the_future(self) -> bool:
-        return not self.causal
 
     def build(self, shape: TaskShape) -> Transformer:
         return Transformer(self, shape)
-
-    def block(self) -> BlockShape:
-        """The shape of the blocks."""
-        return BlockShape(self.hidden_size, self.num_heads, self.expansion, self.causal, self.dropout)
 
     def flops(self, shape: TaskShape) -> Flops:
         head = 2.0 * shape.sequence_length * self.hidden_size * shape.vocab_size
