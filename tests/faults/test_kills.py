@@ -28,6 +28,9 @@ from command import (
     wait_for,
 )
 
+TRIAL_TITLES = ("ray::TrialProcess", "ray::ResourceTrainable")
+"""What Ray calls a process in which trials train: between two calls, and in one."""
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -60,7 +63,8 @@ def some_report(storage: Path, key: str, count: int) -> bool:
 
 def worker_processes(driver: subprocess.Popen[str]) -> list[psutil.Process]:
     """The Ray processes in which trials train."""
-    return [p for p in psutil.Process(driver.pid).children(recursive=True) if "ray::TrialProcess" in _title(p)]
+    family = psutil.Process(driver.pid).children(recursive=True)
+    return [p for p in family if any(name in _title(p) for name in TRIAL_TITLES)]
 
 
 def _title(process: psutil.Process) -> str:
@@ -74,9 +78,9 @@ def test_a_killed_driver_costs_nothing_and_leaves_no_process(storage: Path, undi
     driver = start(*sweep(storage))
     wait_for(lambda: some_report(storage, "hrm-search-0001", 2))
     family = psutil.Process(driver.pid).children(recursive=True)
-    names = ("ray::TrialProcess", "raylet/raylet", "gcs_server")  # Ray's agents take up to a minute to notice
+    names = (*TRIAL_TITLES, "raylet/raylet", "gcs_server")  # Ray's agents take up to a minute to notice
     heavy = [p for p in family if any(name in _title(p) for name in names)]
-    assert len(heavy) >= 4
+    assert len(heavy) >= 3
     kill(driver)
     driver.wait(30)
     wait_for(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in heavy), 20)
