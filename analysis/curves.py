@@ -34,14 +34,6 @@ def validation_curve(sweep: Sweep, trial: TrialRecord, axis: str, metric: str) -
     return _curve(trial.key, x, y)
 
 
-def training_curve(sweep: Sweep, trial: TrialRecord, axis: str, metric: str = "loss") -> Curve:
-    """A training metric at each step of the trial, against `axis` (one of AXES)."""
-    steps = [step for report in sweep.reports(trial) for step in report.steps]
-    x = [_position(step.progress, axis) for step in steps]
-    y = [step.metrics.get(metric, math.nan) for step in steps]
-    return _curve(trial.key, x, y)
-
-
 def thin(
     x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], limit: int = MAX_POINTS
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sweep_fixture import RIVALS, replica, search_trial, write_sweep, write_trial
 
-from analysis.curves import thin, training_curve, validation_curve
+from analysis.curves import thin, validation_curve
 from analysis.report import Report, build_report, write_report
 from analysis.sweep import load_sweep
 
@@ -128,7 +128,6 @@ def test_a_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
     sweep = load_sweep(directory)
     trial = sweep.select(arm="hrm", phase="replica")[0]
     assert len(validation_curve(sweep, trial, "tokens", "loss").x) == 24
-    assert len(training_curve(sweep, trial, "steps").x) == 24
 
 
 def test_the_leader_that_lost_a_replica_does_not_win(tmp_path: Path) -> None:
