@@ -172,7 +172,7 @@ def parameters_in_words(parameters: dict[str, Any]) -> str:
 
 
 def _arms_table(report: SweepReport) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))  # fits 80 columns
     splits = {arm.metric.split for arm in report.arms if arm.metric}
     metric = f"{splits.pop()} {report.metric}" if len(splits) == 1 else report.metric
     for title in ("arm", metric, "95 % interval", "n", "parameters", "steps", "TFLOP", "time"):
