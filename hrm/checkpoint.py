@@ -1,9 +1,9 @@
 """Checkpoints: write (manifest last), verify, read, find the newest good one, retain.
 
 A checkpoint is a folder: `model.safetensors` (weights and buffers), `training.safetensors` (optimizer and carry),
-`state.json` (counters, records not yet reported) and `manifest.json` with the SHA-256 of each file, the trial's spec,
-metrics so far, dataset fingerprint, code and environment. It appears under its name only when it is whole. Nothing in
-it is pickled.
+`ema.safetensors` (the averaged weights, where the trial has them), `state.json` (counters, records not yet reported)
+and `manifest.json` with the SHA-256 of each file, the trial's spec, metrics so far, dataset fingerprint, code and
+environment. It appears under its name only when it is whole. Nothing in it is pickled.
 """
 
 from __future__ import annotations
@@ -40,6 +40,13 @@ class Checkpoint:
     training: dict[str, Tensor]
     state: dict[str, Any]
     manifest: dict[str, Any]
+    ema: dict[str, Tensor] | None = None
+    """The averaged parameters, by name; None where the trial has no EMA."""
+
+    @property
+    def evaluation_weights(self) -> dict[str, Tensor]:
+        """The weights and buffers to evaluate with: the averaged parameters where there are any."""
+        return {**self.model, **(self.ema or {})}
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -52,6 +59,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "training.safetensors": save(checkpoint.training),
         "state.json": json.dumps(checkpoint.state, allow_nan=False).encode(),
     }
+    if checkpoint.ema is not None:
+        contents["ema.safetensors"] = save(checkpoint.ema)
     for name, content in contents.items():
         _write_flushed(temporary / name, content)
     files = {name: {"sha256": _sha256(content), "bytes": len(content)} for name, content in contents.items()}
@@ -70,6 +79,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         training=load(contents["training.safetensors"]),
         state=json.loads(contents["state.json"]),
         manifest=manifest,
+        ema=load(contents["ema.safetensors"]) if "ema.safetensors" in contents else None,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hrm.context import TrainContext
 from hrm.data.dataset import Rows as StoredRows
-from hrm.models import Model
+from hrm.models import Model, Rows
 from hrm.nn.draws import Draws
 from hrm.nn.losses import cross_entropy
 from hrm.tasks import IGNORE
@@ -34,8 +34,8 @@ def evaluate(model: Model, rows: StoredRows, trial: TrialSpec, context: TrainCon
     """
     model.eval()
     sums = torch.zeros(len(_SUMS), dtype=torch.float64)
-    for batch in _batches(rows, trial.batch_size, context):
-        sums += _score(model, batch, trial)
+    for numbers, batch in _batches(rows, trial.batch_size, context):
+        sums += _score(model, batch, Draws(trial.seed, 0, numbers, training=False), trial)
     model.train()
     exact_type = torch.float32 if context.device.type == "mps" else torch.float64
     total = dict(zip(_SUMS, context.all_reduce(sums.to(context.device, exact_type)).tolist(), strict=True))
@@ -48,14 +48,21 @@ def evaluate(model: Model, rows: StoredRows, trial: TrialSpec, context: TrainCon
     }
 
 
-def _batches(rows: StoredRows, batch_size: int, context: TrainContext) -> Iterator[dict[str, Tensor]]:
-    """This worker's rows, in order."""
+def _batches(rows: StoredRows, batch_size: int, context: TrainContext) -> Iterator[tuple[Tensor, Rows]]:
+    """This worker's rows, in order: their numbers, and the batch.
+
+    Batches are of one size (a compiled model is compiled for one); the last is filled up with rows that score nothing.
+    """
     mine = np.arange(context.rank, len(rows), context.world_size)
     for start in range(0, len(mine), batch_size):
-        yield to_device(rows.gather(mine[start : start + batch_size]), context.device)
+        numbers = mine[start : start + batch_size]
+        filled = np.resize(numbers, batch_size)
+        batch = to_device(rows.gather(filled), context.device)
+        batch["labels"][len(numbers) :] = IGNORE
+        yield torch.from_numpy(filled).to(context.device), batch
 
 
-def to_device(columns: dict[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
+def to_device(columns: dict[str, np.ndarray], device: torch.device) -> Rows:
     """Columns as int64 tensors; rows without puzzle identifiers get identifier 0."""
     batch = {name: torch.from_numpy(column).to(device, torch.int64) for name, column in columns.items()}
     if "puzzle_identifiers" not in batch:
@@ -63,14 +70,15 @@ def to_device(columns: dict[str, np.ndarray], device: torch.device) -> dict[str,
     return batch
 
 
-def _score(model: Model, batch: dict[str, Tensor], trial: TrialSpec) -> Tensor:
+def _score(model: Model, batch: Rows, draws: Draws, trial: TrialSpec) -> Tensor:
     labels = batch["labels"]
-    state = model.initial_state(len(labels))
+    state = model.initial_state(len(labels), draws)
     for _ in range(trial.model.halting_rule().segments):
-        output = model.segment(state, batch["inputs"], batch["puzzle_identifiers"], Draws.none())
+        output = model.segment(state, batch, draws)
         state = output.state
     scored = labels != IGNORE
-    correct = ((output.logits.argmax(-1) == labels) & scored).sum(-1)
-    exact = (correct == scored.sum(-1)).sum()
+    tokens, correct = scored.sum(-1), ((output.logits.argmax(-1) == labels) & scored).sum(-1)
+    has_any = tokens > 0
+    exact = ((correct == tokens) & has_any).sum()
     loss = cross_entropy(output.logits, labels, trial.loss).sum(dtype=torch.float32)
-    return torch.stack([loss.cpu(), scored.sum().cpu(), correct.sum().cpu(), exact.cpu(), torch.tensor(len(labels))])
+    return torch.stack([value.cpu() for value in (loss, tokens.sum(), correct.sum(), exact, has_any.sum())])

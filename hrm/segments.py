@@ -12,14 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrm.models import Model, SegmentOutput, State
+from hrm.models import Model, Rows, SegmentOutput, State
 from hrm.nn.draws import Draws
 from hrm.nn.halting import HaltingSpec, halted_rows
 from hrm.nn.losses import LossKind, cross_entropy
 from hrm.tasks import IGNORE
-
-Rows = dict[str, Tensor]
-"""`inputs` [B, S], `labels` [B, S], `puzzle_identifiers` [B], int64 on the compute device."""
 
 
 @dataclass(slots=True)
@@ -27,6 +24,7 @@ class Carry:
     """What B slots hold between steps."""
 
     state: State
+    """[B, ...] each; [B, K, ...] where the model has K > 1 starts."""
     segments: Tensor
     """[B] int32: segments that the present row has had."""
     halted: Tensor
@@ -41,20 +39,27 @@ class Carry:
         blank = torch.zeros(num_rows, sequence_length, dtype=torch.int64, device=device)
         identifiers = torch.zeros(num_rows, dtype=torch.int64, device=device)
         return cls(
-            state=model.initial_state(num_rows),
+            state=_fresh_state(model, num_rows, Draws(0, 0, identifiers)),
             segments=torch.zeros(num_rows, dtype=torch.int32, device=device),
             halted=torch.ones(num_rows, dtype=torch.bool, device=device),
             refills=torch.zeros(num_rows, dtype=torch.int64, device=device),
             rows={"inputs": blank, "labels": blank.clone(), "puzzle_identifiers": identifiers},
         )
 
-    def refill(self, model: Model, rows: Rows) -> None:
+    def refill(self, model: Model, rows: Rows, draws: Draws) -> None:
         """Put `rows` (one for each slot) into the slots that have halted, with fresh state."""
-        fresh = model.initial_state(len(self.halted))
+        fresh = _fresh_state(model, len(self.halted), draws)
         self.state = {name: _where(self.halted, fresh[name], old) for name, old in self.state.items()}
         self.rows = {name: _where(self.halted, rows[name], old) for name, old in self.rows.items()}
         self.segments = self.segments.masked_fill(self.halted, 0)
         self.refills = self.refills + self.halted
+
+
+def _fresh_state(model: Model, num_rows: int, draws: Draws) -> State:
+    if model.starts == 1:
+        return model.initial_state(num_rows, draws)
+    state = model.initial_state(num_rows * model.starts, draws.spread(model.starts))
+    return {name: value.unflatten(0, (num_rows, model.starts)) for name, value in state.items()}
 
 
 def _where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
@@ -79,20 +84,38 @@ def train_segment(
 
     The new state is detached. The caller divides by the normaliser and calls backward.
     """
-    output = model.segment(carry.state, carry.rows["inputs"], carry.rows["puzzle_identifiers"], draws)
-    carry.state = {name: value.detach() for name, value in output.state.items()}
+    if model.starts == 1:
+        output = model.segment(carry.state, carry.rows, draws)
+        carry.state = {name: value.detach() for name, value in output.state.items()}
+    else:
+        output = _best_start(model, carry, loss_kind, draws)
     carry.segments = carry.segments + 1
     carry.halted = halted_rows(halting, output.q, carry.segments, draws)
     target = None
     if halting.rule == "q_with_target" and halting.segments > 1:
-        target = _continue_target(model, carry, halting, draws)
+        state = {name: value.detach() for name, value in output.state.items()}
+        target = _continue_target(model, state, carry, halting, draws)
     return _score(output, carry, loss_kind, row_weight, target)
 
 
+def _best_start(model: Model, carry: Carry, loss_kind: LossKind, draws: Draws) -> SegmentOutput:
+    """Advance all starts of each row; the segment of the one with the lowest loss is done again, with gradient."""
+    count, index = model.starts, torch.arange(len(carry.halted), device=carry.halted.device)
+    with torch.no_grad():
+        many = {name: value.repeat_interleave(count, 0) for name, value in carry.rows.items()}
+        flat = {name: value.flatten(0, 1) for name, value in carry.state.items()}
+        output = model.segment(flat, many, draws.spread(count))
+        loss = cross_entropy(output.logits, many["labels"], loss_kind).sum(-1)
+        best = loss.view(-1, count).argmin(-1)
+    chosen = {name: value[index, best] for name, value in carry.state.items()}
+    carry.state = {name: value.unflatten(0, (-1, count)) for name, value in output.state.items()}
+    return model.segment(chosen, carry.rows, draws)
+
+
 @torch.no_grad()
-def _continue_target(model: Model, carry: Carry, halting: HaltingSpec, draws: Draws) -> Tensor:
+def _continue_target(model: Model, state: State, carry: Carry, halting: HaltingSpec, draws: Draws) -> Tensor:
     """[B]: sigmoid of the best Q after one more segment (of q_halt alone where this segment was the last)."""
-    q = model.segment(carry.state, carry.rows["inputs"], carry.rows["puzzle_identifiers"], draws).q
+    q = model.segment(state, carry.rows, draws).q
     assert q is not None
     last = carry.segments >= halting.segments
     return torch.where(last, q[:, 0], q.max(dim=-1).values).sigmoid()

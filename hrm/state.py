@@ -6,6 +6,7 @@ global batch, so that a resume may use another number of workers.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 
 from hrm.checkpoint import Checkpoint
 from hrm.context import TrainContext
+from hrm.ema import EMA
 from hrm.models import Model
 from hrm.records import Progress, Report, StepRecord
 from hrm.segments import Carry
@@ -42,6 +44,7 @@ class TrainState:
     model: Model
     optimizer: Optimizer
     carry: Carry
+    ema: EMA | None = None
     progress: Progress = field(default_factory=Progress)
     best: Best | None = None
     pending: list[StepRecord] = field(default_factory=list)
@@ -57,7 +60,8 @@ class TrainState:
         model.train()
         slots = len(local_slots(trial, context))
         carry = Carry.empty(model, slots, shape.sequence_length, context.device)
-        return cls(model, trial.optimizer.build(model.parameters()), carry)
+        ema = None if trial.ema is None else EMA(model, trial.ema)
+        return cls(model, trial.optimizer.build(model), carry, ema)
 
     def save(self, context: TrainContext, manifest: dict[str, Any]) -> Checkpoint:
         """A copy on the CPU. Every worker must call it (it gathers the carry); the first one writes the result."""
@@ -73,17 +77,13 @@ class TrainState:
             "last_report": None if self.last_report is None else asdict(self.last_report),
         }
         model = {name: _to_cpu(value) for name, value in self.model.state_dict().items()}
-        return Checkpoint(model, training, state, manifest)
+        ema = None if self.ema is None else {name: _to_cpu(value) for name, value in self.ema.means.items()}
+        return Checkpoint(model, training, state, manifest, ema)
 
     def restore(self, checkpoint: Checkpoint, trial: TrialSpec, context: TrainContext) -> None:
         """Take over a checkpoint's state; the slice of the carry that is this worker's."""
-        self.model.load_state_dict(checkpoint.model)
-        for name, parameter in self.model.named_parameters():
-            prefix = f"optimizer.{name}."
-            slots = {key[len(prefix) :]: value for key, value in checkpoint.training.items() if key.startswith(prefix)}
-            if slots:
-                moments = {key: value.to(parameter.device) for key, value in slots.items() if key != "step"}
-                self.optimizer.state[parameter] = {"step": slots["step"], **moments}
+        self.take_weights(checkpoint)
+        self._take_moments(checkpoint.training)
         mine = local_slots(trial, context)
         self._take_carry({k: v[mine].to(context.device) for k, v in checkpoint.training.items() if k[:6] == "carry."})
         state = checkpoint.state
@@ -92,22 +92,44 @@ class TrainState:
         self.pending = [StepRecord(Progress(**r["progress"]), r["time"], r["metrics"]) for r in state["pending"]]
         self.last_report = None if state["last_report"] is None else Report.from_dict(state["last_report"])
 
+    def take_weights(self, checkpoint: Checkpoint) -> None:
+        """Take over a checkpoint's weights alone; one without averaged weights starts the average at its weights."""
+        self.model.load_state_dict(checkpoint.model)
+        if self.ema is not None:
+            self.ema.load(checkpoint.evaluation_weights)
+
+    def with_evaluation_weights(self) -> AbstractContextManager[None]:
+        """Inside, the model holds the weights to evaluate with: the averaged ones if the trial has them."""
+        return nullcontext() if self.ema is None else self.ema.in_the_model()
+
+    def _take_moments(self, training: dict[str, Tensor]) -> None:
+        """Through torch's own loading, which knows what belongs on which device (`step` does not always)."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        packed = self.optimizer.state_dict()
+        in_order = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        for number, parameter in enumerate(in_order):
+            moments = _below(f"optimizer.{names[parameter]}.", training)
+            if moments:
+                packed["state"][number] = moments
+        self.optimizer.load_state_dict(packed)
+
     def _carry_tensors(self) -> dict[str, Tensor]:
         tensors = {name: getattr(self.carry, name) for name in _CARRY_FIELDS}
         tensors |= {f"state.{name}": value for name, value in self.carry.state.items()}
         return tensors | {f"rows.{name}": value for name, value in self.carry.rows.items()}
 
     def _take_carry(self, tensors: dict[str, Tensor]) -> None:
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-
         plain = {name: tensors[f"carry.{name}"] for name in _CARRY_FIELDS}
-        self.carry = Carry(state=part("carry.state."), rows=part("carry.rows."), **plain)
+        self.carry = Carry(state=_below("carry.state.", tensors), rows=_below("carry.rows.", tensors), **plain)
 
 
 def local_slots(trial: TrialSpec, context: TrainContext) -> Tensor:
     """The places of this worker's rows in the global batch: a contiguous share, sizes differing by at most one."""
     return torch.arange(trial.batch_size).tensor_split(context.world_size)[context.rank]
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _to_cpu(value: Tensor) -> Tensor:

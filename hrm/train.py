@@ -27,11 +27,12 @@ from hrm.checkpoint import (
 )
 from hrm.context import TrainContext
 from hrm.data.dataset import Dataset, open_dataset
-from hrm.data.order import RowOrder
+from hrm.data.order import row_order
 from hrm.errors import SpecError, TrialError
 from hrm.evaluate import evaluate, to_device
 from hrm.nn.draws import Draws
 from hrm.nn.puzzle_table import PuzzleTable
+from hrm.optim import scale_rates
 from hrm.provenance import code_version, environment
 from hrm.records import Progress, Report, StepRecord, TrialResult
 from hrm.resolve import resolve
@@ -87,10 +88,9 @@ class Training:
             self._resume(found[1].manifest, found[0], now)
             self.state.restore(found[1], trial, context)
         self.rows = self.dataset.split("train")
-        self.order = RowOrder(len(self.rows), trial.batch_size, trial.seed)
+        self.order = row_order(self.rows, trial.sampling, trial.batch_size, trial.seed)
         self.slots = local_slots(trial, context)
         self.halting = trial.model.halting_rule()
-        self.step_flops = trial.model.flops(self.dataset.shape).training * trial.batch_size
 
     def _resume(self, manifest: dict[str, Any], path: Path, now: dict[str, Any]) -> None:
         if manifest["dataset_fingerprint"] != self.dataset.manifest.fingerprint:
@@ -126,10 +126,12 @@ class Training:
         """One optimizer step: refill, segment, backward, guard, update, record."""
         started = time.perf_counter()
         state, step = self.state, self.state.progress.step + 1
-        entered = state.carry.halted.sum()
-        state.carry.refill(state.model, self._next_rows())
-        row_weight, normaliser = self._loss_weights()
         draws = Draws(self.trial.seed, step, self.slots.to(self.context.device))
+        state.model.spent = self.trial.budget.spent(state.progress)
+        step_flops = self.trial.model.flops(self.dataset.shape, state.model.spent).training * self.trial.batch_size
+        entered = state.carry.halted.sum()
+        state.carry.refill(state.model, self._next_rows(), draws)
+        row_weight, normaliser = self._loss_weights()
         try:
             scored = train_segment(state.model, state.carry, self.halting, self.trial.loss, row_weight, draws)
             (scored.loss / normaliser).backward()  # type: ignore[no-untyped-call]
@@ -144,7 +146,7 @@ class Training:
             step=step,
             examples=state.progress.examples + int(sums["entered"]),
             tokens=state.progress.tokens + int(sums["tokens"]),
-            flops=state.progress.flops + self.step_flops,
+            flops=state.progress.flops + step_flops,
             seconds=state.progress.seconds,
         )
         rate = self._update()
@@ -154,10 +156,8 @@ class Training:
 
     def _next_rows(self) -> Rows:
         """The row that each slot would take now (only halted slots do)."""
-        refills = self.state.carry.refills.cpu()
-        if self.trial.sampling == "original":
-            refills = torch.full_like(refills, self.state.progress.step)
-        numbers = self.order.rows(refills.numpy(), self.slots.numpy())
+        refills = self.state.carry.refills.cpu().numpy()
+        numbers = self.order.rows(self.state.progress.step, refills, self.slots.numpy())
         return to_device(self.rows.gather(numbers), self.context.device)
 
     def _loss_weights(self) -> tuple[Tensor, float]:
@@ -203,10 +203,11 @@ class Training:
         """Move the weights and the puzzle rows at the rate of the step that `progress` counts; gives the rate."""
         state, settings = self.state, self.trial.optimizer
         factor = self.trial.schedule.factor(state.progress.step, self.trial.budget.spent(state.progress))
-        for group in state.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * factor
+        scale_rates(state.optimizer, factor)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
+        if state.ema is not None:
+            state.ema.update()
         gather = self.context.all_gather if self.context.world_size > 1 else None
         for module in state.model.modules():
             if isinstance(module, PuzzleTable):
@@ -216,7 +217,7 @@ class Training:
     def report(self) -> Report:
         """Evaluate on validation, note the best, write a checkpoint."""
         state, context = self.state, self.context
-        validation = evaluate(state.model, self.dataset.split("validation"), self.trial, context)
+        validation = self._evaluate("validation")
         metric = self.trial.objective.metric
         if metric not in validation:
             raise TrialError("no_such_metric", f"objective.metric {metric!r} is none of {', '.join(validation)}")
@@ -238,6 +239,10 @@ class Training:
         state.pending = []
         self.save()
         return state.last_report
+
+    def _evaluate(self, split: str) -> dict[str, float]:
+        with self.state.with_evaluation_weights():
+            return evaluate(self.state.model, self.dataset.split(split), self.trial, self.context)
 
     def save(self) -> None:
         """Write a checkpoint of this moment; keep it, the one before it and the best one, remove the others."""
@@ -273,7 +278,7 @@ class Training:
         measured = None
         if test:
             best = self._load(best)
-            measured = evaluate(self.state.model, self.dataset.split("test"), self.trial, self.context)
+            measured = self._evaluate("test")
         return TrialResult(self.state.progress, best.step, best.checkpoint, best.validation, measured)
 
     def _load(self, best: Best) -> Best:
@@ -287,5 +292,5 @@ class Training:
             return Best(
                 last.validation[self.trial.objective.metric], last.progress.step, last.checkpoint, last.validation
             )
-        self.state.model.load_state_dict(checkpoint.model)
+        self.state.take_weights(checkpoint)
         return best

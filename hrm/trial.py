@@ -70,6 +70,8 @@ class TrialSpec(Spec):
     """Rows in the global batch, over all workers."""
     clip_norm: float | None = Field(None, gt=0.0)
     """The largest global gradient norm; null for no clipping."""
+    ema: float | None = Field(None, gt=0.0, lt=1.0)
+    """Decay of an average of the weights (TRM: 0.999) with which all evaluations are done; null for none."""
     loss: LossKind = "softmax"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of activations and matrix products; weights and optimizer stay float32. `auto`: bfloat16 where the hardware

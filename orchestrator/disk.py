@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hrm.data.dataset import open_dataset
+from hrm.segments import Carry
 from hrm.errors import Problem, SpecError
 from hrm.trial import TrialSpec
 from orchestrator.experiment import Arm, Experiment
@@ -52,7 +53,7 @@ def _trial_bytes(trial: TrialSpec, store: SweepStore) -> int:
     shape = open_dataset(trial.task, store.data_root).shape
     with torch.device("meta"):
         model = trial.model.build(shape)
-        state = model.initial_state(trial.batch_size)
-    carry = sum(value.numel() * value.element_size() for value in state.values())
+        carry = Carry.empty(model, trial.batch_size, shape.sequence_length, torch.device("meta"))
+    carried = sum(value.numel() * value.element_size() for value in carry.state.values())
     rows = 24 * trial.batch_size * shape.sequence_length
-    return _BYTES_PER_VALUE * sum(p.numel() for p in model.parameters()) + carry + rows
+    return _BYTES_PER_VALUE * sum(p.numel() for p in model.parameters()) + carried + rows

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from hrm.data.manifest import DatasetManifest, damaged, file_digest, fsync_directory
-from hrm.data.writer import SPLITS, DatasetWriter
+from hrm.data.writer import SPLITS, DatasetWriter, boundaries_file
 from hrm.errors import Problem, SpecError
 
 if TYPE_CHECKING:
@@ -27,11 +27,18 @@ __all__ = ["SPLITS", "Dataset", "DatasetManifest", "DatasetWriter", "Rows", "bui
 
 
 class Rows:
-    """The rows of one split, memory-mapped."""
+    """The rows of one split, memory-mapped, and where its puzzles and groups end.
 
-    def __init__(self, path: Path) -> None:
-        batch = pa.ipc.open_file(pa.memory_map(str(path), "r")).get_batch(0)
-        self._columns: dict[str, np.ndarray] = {name: _view(batch.column(name)) for name in batch.schema.names}
+    The rows of puzzle p are `puzzle_indices[p]` up to `puzzle_indices[p + 1]`, the puzzles of group g
+    `group_indices[g]` up to `group_indices[g + 1]`. Without a file of them each row is a puzzle and a group of its own.
+    """
+
+    def __init__(self, path: Path, boundaries: Path | None = None) -> None:
+        self._columns = _columns(path)
+        self.puzzle_indices = self.group_indices = np.arange(len(self) + 1)
+        if boundaries is not None:
+            stored = _columns(boundaries)
+            self.puzzle_indices, self.group_indices = stored["puzzle_indices"][0], stored["group_indices"][0]
 
     def __len__(self) -> int:
         return len(self._columns["inputs"])
@@ -61,7 +68,8 @@ class Dataset:
         if name not in self.manifest.rows:
             known = ", ".join(self.manifest.rows)
             raise SpecError(Problem(str(self.directory), f"there is no split {name!r}", f"The splits here are {known}"))
-        return Rows(self.directory / f"{name}.arrow")
+        boundaries = self.directory / boundaries_file(name)
+        return Rows(self.directory / f"{name}.arrow", boundaries if boundaries.name in self.manifest.files else None)
 
     def verify(self) -> None:
         """Read every file and compare its SHA-256. Raises SpecError with every file that is not as it was built."""
@@ -141,6 +149,11 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _columns(path: Path) -> dict[str, np.ndarray]:
+    batch = pa.ipc.open_file(pa.memory_map(str(path), "r")).get_batch(0)
+    return {name: _view(batch.column(name)) for name in batch.schema.names}
 
 
 def _view(column: pa.Array) -> np.ndarray:

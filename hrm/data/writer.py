@@ -1,6 +1,7 @@
-"""Writes a dataset folder: one Arrow file per split, then the manifest. Refuses rows that would train nonsense.
+"""Writes a dataset folder: the Arrow files of each split, then the manifest. Refuses rows that would train nonsense.
 
-A file holds one record batch of int32 columns without nulls, so that a reader maps it without a copy.
+A file holds one record batch of int32 columns without nulls, so that a reader maps it without a copy. Where puzzles
+have several rows, or groups several puzzles, a second file of the split holds the boundaries.
 """
 
 from __future__ import annotations
@@ -37,11 +38,19 @@ class DatasetWriter:
         self._files: dict[str, dict[str, Any]] = {}
         self._owner: dict[bytes, str] = {}  # digest of a row -> the split that holds it
 
-    def write_split(self, name: str, columns: Mapping[str, np.ndarray]) -> None:
+    def write_split(
+        self,
+        name: str,
+        columns: Mapping[str, np.ndarray],
+        puzzle_indices: np.ndarray | None = None,
+        group_indices: np.ndarray | None = None,
+    ) -> None:
         """Write `NAME.arrow`: `inputs` and `labels` [N, S], optional `puzzle_identifiers` [N], and any further column.
 
+        puzzle_indices [P + 1], group_indices [G + 1]: both or neither, see `Rows`. A puzzle is a form of an original
+        (an augmentation), its group all forms of it.
         Raises SpecError for no rows, shapes that disagree, values that are not int32, a row without a scored label,
-        and a row (inputs and puzzle identifier) that another split holds too.
+        boundaries that do not part the rows, and a row (inputs and puzzle identifier) that another split holds too.
         """
         if not name.isidentifier() or name in self._shapes:
             raise self._refusal(name, "a split must be named by a word and be written once")
@@ -50,9 +59,11 @@ class DatasetWriter:
         self._claim_rows(name, arrays)
         self._shapes[name] = (arrays["inputs"].shape[0], arrays["inputs"].shape[1])
         self._ranges[name] = {column: _range(column, values) for column, values in arrays.items()}
-        path = self._directory / f"{name}.arrow"
-        _write_arrow(path, arrays)
-        self._files[path.name] = file_digest(path)
+        self._write_file(f"{name}.arrow", arrays)
+        if puzzle_indices is not None or group_indices is not None:
+            puzzles = self._boundaries(name, "puzzle_indices", puzzle_indices, len(arrays["inputs"]))
+            groups = self._boundaries(name, "group_indices", group_indices, len(puzzles) - 1)
+            self._write_file(boundaries_file(name), {"puzzle_indices": puzzles[None], "group_indices": groups[None]})
 
     def finish(self, *, next_token: bool) -> DatasetManifest:
         """Check the whole against the vocabulary and write the manifest. Raises SpecError."""
@@ -85,6 +96,19 @@ class DatasetWriter:
         )
         manifest.write(self._directory)
         return manifest
+
+    def _write_file(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        path = self._directory / name
+        _write_arrow(path, arrays)
+        self._files[name] = file_digest(path)
+
+    def _boundaries(self, split: str, name: str, values: np.ndarray | None, end: int) -> np.ndarray:
+        if values is None:
+            raise self._refusal(split, f"`{name}` is missing: puzzle_indices and group_indices come together")
+        array = self._as_int32(split, name, values)
+        if array.ndim != 1 or len(array) < 2 or array[0] != 0 or array[-1] != end or (np.diff(array) <= 0).any():
+            raise self._refusal(split, f"`{name}` must rise from 0 to {end}, got {array}")
+        return array
 
     def _as_int32(self, split: str, column: str, values: np.ndarray) -> np.ndarray:
         array = np.asarray(values)
@@ -130,6 +154,11 @@ class DatasetWriter:
         return SpecError(
             Problem(f"dataset {self._recipe['kind']}: {split}", rule, "Correct the recipe, its source or its task")
         )
+
+
+def boundaries_file(split: str) -> str:
+    """The name of the file with a split's `puzzle_indices` and `group_indices`."""
+    return f"{split}.boundaries.arrow"
 
 
 def _range(column: str, values: np.ndarray) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """The contract of a model. One file here = one model: its spec (what YAML says) and the module it builds.
 
 A model works in segments: `segment` takes a state and rows, does one segment of computation and gives the new state
-and logits. Whatever repeats segments, halts rows and carries state across batches is shared (`hrm.nn.halting`).
+and logits. Whatever repeats segments, halts rows and carries state across batches is shared (`hrm.segments`);
+`hrm.models.recursion` is what the recursive models share.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from hrm.nn.attention import AttentionKernel
 from hrm.nn.draws import Draws
 from hrm.nn.halting import HaltingSpec
-from hrm.nn.layers import Attention, AttentionKernel, BlockShape
+from hrm.nn.layers import Attention, Block, BlockShape
 from hrm.spec import Spec
 from hrm.tasks import TaskShape
 
 State = dict[str, Tensor]
 """A model's state between segments, by name; each tensor is [B, ...], row by row. Empty for a model without state."""
+Rows = dict[str, Tensor]
+"""`inputs` [B, S], `labels` [B, S], `puzzle_identifiers` [B]; int64 on the compute device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +53,27 @@ class Model(nn.Module, ABC):
     """What every model's module offers. Weights are float32; they are cast to the compute dtype at use."""
 
     compute_dtype: torch.dtype = torch.float32
+    spent: float = 1.0
+    """The share of the training's budget that is spent: what depth curricula follow. Evaluation has full depth."""
+    starts: int = 1
+    """Random starts of each row, of which the best is trained (`hrm.segments`)."""
 
     @abstractmethod
-    def initial_state(self, num_rows: int) -> State:
+    def initial_state(self, num_rows: int, draws: Draws) -> State:
         """The state of rows that have seen no segment yet."""
 
     @abstractmethod
-    def segment(self, state: State, inputs: Tensor, puzzle_identifiers: Tensor, draws: Draws) -> SegmentOutput:
-        """One segment. inputs [B, S] and puzzle_identifiers [B], integers. Gradients flow as the model prescribes."""
+    def segment(self, state: State, rows: Rows, draws: Draws) -> SegmentOutput:
+        """One segment. Gradients flow as the model prescribes."""
 
-    def configure(self, dtype: torch.dtype, attention: AttentionKernel) -> None:
-        """Set the compute dtype and the attention kernel (what `auto` was resolved to)."""
+    def configure(self, dtype: torch.dtype, attention: AttentionKernel, compiled: bool = False) -> None:
+        """Set what `auto` was resolved to: compute dtype, attention kernel, and whether blocks are compiled."""
         self.compute_dtype = dtype
         for module in self.modules():
             if isinstance(module, Attention):
                 module.kernel = attention
+            if isinstance(module, Block) and compiled:
+                module.compile(dynamic=False)
 
     def num_parameters(self) -> int:
         """Trainable values, without puzzle tables."""
@@ -89,8 +99,8 @@ class ModelSpec(Spec, ABC):
         """The module, with fresh weights drawn from torch's global generator."""
 
     @abstractmethod
-    def flops(self, shape: TaskShape) -> Flops:
-        """The cost of one segment on one row."""
+    def flops(self, shape: TaskShape, spent: float = 1.0) -> Flops:
+        """The cost of one segment on one row, `spent` of the budget into the training."""
 
     @classmethod
     @abstractmethod
@@ -120,6 +130,6 @@ class BlockModelSpec(ModelSpec, ABC):
     def sees_the_future(self) -> bool:
         return not self.causal
 
-    def block(self, convolution: int = 0) -> BlockShape:
+    def block(self, **options: int) -> BlockShape:
         """The shape of a stack's blocks."""
-        return BlockShape(self.hidden_size, self.num_heads, self.expansion, self.causal, self.dropout, convolution)
+        return BlockShape(self.hidden_size, self.num_heads, self.expansion, self.causal, self.dropout, **options)

@@ -10,9 +10,8 @@ import math
 from typing import Literal, Self
 
 from pydantic import Field
-from torch import Tensor
 
-from hrm.models import BlockModelSpec, Flops, Model, SegmentOutput, State
+from hrm.models import BlockModelSpec, Flops, Model, Rows, SegmentOutput, State
 from hrm.nn.draws import Draws
 from hrm.nn.layers import Embedding, Linear, Rotary, Stack
 from hrm.tasks import TaskShape
@@ -27,7 +26,7 @@ class TransformerSpec(BlockModelSpec):
     def build(self, shape: TaskShape) -> Transformer:
         return Transformer(self, shape)
 
-    def flops(self, shape: TaskShape) -> Flops:
+    def flops(self, shape: TaskShape, spent: float = 1.0) -> Flops:
         head = 2.0 * shape.sequence_length * self.hidden_size * shape.vocab_size
         forward = self.num_layers * self.block().flops(shape.sequence_length) + head
         return Flops(forward, 3 * forward)
@@ -49,9 +48,9 @@ class Transformer(Model):
         self.stack = Stack(spec.num_layers, spec.block())
         self.lm_head = Linear(size, shape.vocab_size)
 
-    def initial_state(self, num_rows: int) -> State:
+    def initial_state(self, num_rows: int, draws: Draws) -> State:
         return {}
 
-    def segment(self, state: State, inputs: Tensor, puzzle_identifiers: Tensor, draws: Draws) -> SegmentOutput:
-        x = self.embed_tokens(inputs, self.compute_dtype) * self.scale
+    def segment(self, state: State, rows: Rows, draws: Draws) -> SegmentOutput:
+        x = self.embed_tokens(rows["inputs"], self.compute_dtype) * self.scale
         return SegmentOutput({}, self.lm_head(self.stack(x, self.rotary, draws)))

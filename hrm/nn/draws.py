@@ -7,6 +7,8 @@ Compute dtype, number of workers and order of trials do not change a draw.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -21,22 +23,26 @@ def _mix(x: Tensor) -> Tensor:
 
 
 class Draws:
-    """The random draws of one training step; `Draws.none()` gives the evaluation mode, where nothing is random."""
+    """The random draws of one step, or of one batch of an evaluation."""
 
-    def __init__(self, seed: int, step: int, slots: Tensor) -> None:
-        """slots [B]: int64 places of this worker's rows in the global batch, on the compute device."""
-        self.training = True
+    def __init__(self, seed: int, step: int, slots: Tensor, training: bool = True) -> None:
+        """slots [B]: int64 places of this worker's rows in the global batch, on the compute device.
+
+        training: whether there are dropout, noise and exploration; random starts are drawn in an evaluation, too.
+        """
+        self.training = training
         self._count = 0
         start = torch.tensor([seed, step], dtype=torch.int64)
         seed_key, step_key = _mix(start * _GOLDEN + torch.tensor([1, 2]))
         self._key = _mix(_mix(slots + seed_key.to(slots.device)) + step_key.to(slots.device))
 
-    @classmethod
-    def none(cls) -> Draws:
-        """No randomness: dropout keeps everything."""
-        draws = cls.__new__(cls)
-        draws.training = False
-        return draws
+    def spread(self, count: int) -> Draws:
+        """Draws for `count` copies of each slot, copies of a slot next to each other, all different."""
+        copies = Draws.__new__(Draws)
+        copies.training, copies._count = self.training, 0
+        salts = torch.arange(1, count + 1, device=self._key.device) * _GOLDEN
+        copies._key = _mix(self._next_key().unsqueeze(1) + salts).flatten()
+        return copies
 
     def _next_key(self) -> Tensor:
         self._count += 1
@@ -51,14 +57,27 @@ class Draws:
         """[B] int64, uniform over low .. high, both included."""
         return low + (self._next_key() & 0x7FFFFFFF) % (high - low + 1)
 
-    def dropout(self, x: Tensor, rate: float) -> Tensor:
-        """Zero a share `rate` of x [B, ...] (rounded to 1/65536) and scale the rest up."""
-        if not self.training or rate == 0.0:
-            return x
-        dropped = round(rate * 65536)
-        keys = self._next_key().view(torch.int32).view(-1, 2)
-        bits = _bits(keys, (x[0].numel() + 1) // 2).view(torch.int16)[:, : x[0].numel()].view(x.shape)
-        return x * (bits >= dropped - 32768).to(x.dtype).mul_(65536 / (65536 - dropped))
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """[B, *shape] float32, standard normal (Box and Muller 1958)."""
+        count = math.prod(shape)
+        bits = _bits(self._next_key().view(torch.int32).view(-1, 2), 2 * count)
+        share = ((bits >> 8) & 0xFFFFFF).float().add_(0.5).div_(16777216.0)
+        radius = share[:, :count].log().mul_(-2.0).sqrt_()
+        return (radius * (share[:, count:] * (2.0 * math.pi)).cos_()).view(-1, *shape)
+
+    def keys(self, count: int) -> Tensor | None:
+        """[count, B] int64 for `dropout`; None where nothing is dropped."""
+        return torch.stack([self._next_key() for _ in range(count)]) if self.training else None
+
+
+def dropout(x: Tensor, rate: float, keys: Tensor | None, which: int) -> Tensor:
+    """Zero a share `rate` of x [B, ...] (rounded to 1/65536) by the draw `which` of keys [n, B], scale the rest up."""
+    if keys is None:
+        return x
+    dropped = round(rate * 65536)
+    key = keys[which].contiguous().view(torch.int32).view(-1, 2)
+    bits = _bits(key, (x[0].numel() + 1) // 2).view(torch.int16)[:, : x[0].numel()].view(x.shape)
+    return x * (bits >= dropped - 32768).to(x.dtype).mul_(65536 / (65536 - dropped))
 
 
 def _bits(keys: Tensor, count: int) -> Tensor:

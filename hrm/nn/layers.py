@@ -1,4 +1,4 @@
-"""The building blocks of the HRM family: linear, embedding, norm, rotary, attention, SwiGLU, block, stack.
+"""The building blocks of the HRM family: linear, embedding, norm, attention, SwiGLU, block, stack.
 
 Follows sapientinc/HRM `models/layers.py` as restated in the project's mathematics: post-norm blocks, parameter-free
 RMSNorm, no biases, weights in float32 and cast at use. Module names match the original's state dict.
@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrm.nn.draws import Draws
+from hrm.nn.attention import AttentionKernel, Rotary, attend, rotate
+from hrm.nn.draws import Draws, dropout
 
 NORM_EPSILON = 1e-5
-AttentionKernel = Literal["sdpa", "explicit"]
 
 
 def truncated_normal(shape: tuple[int, ...], std: float) -> Tensor:
@@ -33,9 +32,9 @@ def truncated_normal(shape: tuple[int, ...], std: float) -> Tensor:
     return (torch.erfinv(uniform) * math.sqrt(2.0) * sigma).clamp_(-2.0 * sigma, 2.0 * sigma)
 
 
-def rms_norm(x: Tensor) -> Tensor:
-    """x / sqrt(mean(x^2) + 1e-5) over the last dimension, computed in float32, without parameters."""
-    return F.rms_norm(x, (x.shape[-1],), eps=NORM_EPSILON)
+def rms_norm(x: Tensor, epsilon: float = NORM_EPSILON) -> Tensor:
+    """x / sqrt(mean(x^2) + epsilon) over the last dimension, computed in float32, without parameters."""
+    return F.rms_norm(x, (x.shape[-1],), eps=epsilon)
 
 
 class Linear(nn.Module):
@@ -58,26 +57,7 @@ class Embedding(nn.Module):
         self.embedding_weight = nn.Parameter(truncated_normal((num_rows, size), std))
 
     def forward(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
-        return F.embedding(ids, self.embedding_weight.to(dtype))
-
-
-class Rotary(nn.Module):
-    """Rotary position embedding (Su et al. 2021), rotate-half form, tables in float32."""
-
-    def __init__(self, head_size: int, length: int, theta: float) -> None:
-        super().__init__()
-        frequencies = theta ** (-torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
-        angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies).repeat(1, 2)
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        sign = torch.cat((-torch.ones(head_size // 2), torch.ones(head_size // 2)))
-        self.register_buffer("signed_sin", angles.sin() * sign, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., S, K] -> the same, rotated; computed in float32 like the original, given back in x's dtype."""
-        length = x.shape[-2]
-        cos, sin = self.get_buffer("cos")[:length], self.get_buffer("signed_sin")[:length]
-        low, high = x.chunk(2, dim=-1)
-        return torch.addcmul(x.float() * cos, torch.cat((high, low), dim=-1).float(), sin).to(x.dtype)
+        return F.embedding(ids, self.embedding_weight).to(dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +71,28 @@ class BlockShape:
     dropout: float = 0.0
     convolution: int = 0
     """Kernel size of a causal depthwise convolution between attention and MLP; 0 for none."""
+    gated_convolution: int = 0
+    """Kernel size of the depthwise convolution inside the MLP (ConvSwiGLU); 0 for none."""
+    mixed_positions: int = 0
+    """Positions that an MLP across positions mixes, instead of attention; 0 for attention."""
 
     @property
     def inner_size(self) -> int:
         """SwiGLU's inner width: expansion * hidden * 2/3, rounded up to a multiple of 256."""
-        return -(-round(self.expansion * self.hidden_size * 2 / 3) // 256) * 256
+        return _inner_size(self.hidden_size, self.expansion)
 
     def flops(self, length: int) -> float:
         """Forward operations of one block on one row of `length` positions, counting the whole attention square."""
         d = self.hidden_size
-        return 2.0 * length * (4 * d * d + 3 * d * self.inner_size) + 4.0 * length * length * d
+        if self.mixed_positions:
+            mixing = 6.0 * d * length * _inner_size(length, self.expansion)
+        else:
+            mixing = 8.0 * length * d * d + 4.0 * length * length * d
+        return mixing + 6.0 * length * d * self.inner_size
+
+
+def _inner_size(size: int, expansion: float) -> int:
+    return -(-round(expansion * size * 2 / 3) // 256) * 256
 
 
 class Attention(nn.Module):
@@ -113,41 +105,54 @@ class Attention(nn.Module):
         self.qkv_proj = Linear(shape.hidden_size, 3 * shape.hidden_size)
         self.o_proj = Linear(shape.hidden_size, shape.hidden_size)
 
-    def forward(self, x: Tensor, rotary: Rotary | None) -> Tensor:
-        rows, length, size = x.shape
+    def forward(self, x: Tensor, tables: Tensor | None) -> Tensor:
+        rows, length, _ = x.shape
         qkv = self.qkv_proj(x).view(rows, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        v = qkv[2]
-        q, k = qkv[:2] if rotary is None else rotary(qkv[:2])
-        if self.kernel == "sdpa":
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        else:
-            mixed = _explicit_attention(q, k, v, self.causal)
-        y: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(rows, length, size))
+        q, k = qkv[:2] if tables is None else rotate(qkv[:2], tables)
+        y: Tensor = self.o_proj(attend(q, k, qkv[2], self.causal, None, self.kernel))
         return y
-
-
-def _explicit_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    """The same by plain matrix products, softmax in float32: on a CPU in bfloat16 its backward pass is 4 times as fast
-    as that of PyTorch's fused kernel at the lengths of these tasks."""
-    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2)).float()
-    if causal:
-        length = scores.shape[-1]
-        scores = scores + torch.full((length, length), -torch.inf, device=q.device).triu(1)
-    return torch.matmul(scores.softmax(-1).to(v.dtype), v)
 
 
 class SwiGLU(nn.Module):
     """down(silu(gate) * up), gate and up from one projection (Shazeer 2020)."""
 
-    def __init__(self, shape: BlockShape) -> None:
+    def __init__(self, size: int, expansion: float) -> None:
         super().__init__()
-        self.gate_up_proj = Linear(shape.hidden_size, 2 * shape.inner_size)
-        self.down_proj = Linear(shape.inner_size, shape.hidden_size)
+        inner = _inner_size(size, expansion)
+        self.gate_up_proj = Linear(size, 2 * inner)
+        self.down_proj = Linear(inner, size)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
         y: Tensor = self.down_proj(F.silu(gate) * up)
         return y
+
+
+class ConvSwiGLU(SwiGLU):
+    """down(silu(convolution(silu(gate) * up))), a depthwise convolution over positions t-k+1 .. t (URM, Gao et al. 2025)."""
+
+    def __init__(self, size: int, expansion: float, kernel: int) -> None:
+        super().__init__(size, expansion)
+        inner = _inner_size(size, expansion)
+        self.dwconv = nn.Conv1d(inner, inner, kernel, groups=inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        weight, bias = self.dwconv.weight.to(x.dtype), self.dwconv.bias
+        assert bias is not None
+        mixed = depthwise(F.silu(gate) * up, weight.squeeze(1).t()) + bias.to(x.dtype)
+        y: Tensor = self.down_proj(F.silu(mixed))
+        return y
+
+
+def depthwise(x: Tensor, weight: Tensor) -> Tensor:
+    """A causal depthwise convolution: x [B, S, D], weight [k, D], the last row for the present position."""
+    length, kernel = x.shape[1], weight.shape[0]
+    padded = F.pad(x, (0, 0, kernel - 1, 0))
+    y = padded[:, :length] * weight[0]
+    for offset in range(1, kernel):
+        y = y + padded[:, offset : offset + length] * weight[offset]
+    return y
 
 
 class CausalConvolution(nn.Module):
@@ -158,30 +163,43 @@ class CausalConvolution(nn.Module):
         self.weight = nn.Parameter(truncated_normal((kernel, size), kernel**-0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.to(x.dtype)
-        length, kernel = x.shape[1], weight.shape[0]
-        padded = F.pad(x, (0, 0, kernel - 1, 0))
-        y = padded[:, :length] * weight[0]
-        for offset in range(1, kernel):
-            y = y + padded[:, offset : offset + length] * weight[offset]
-        return y
+        return depthwise(x, self.weight.to(x.dtype))
 
 
 class Block(nn.Module):
-    """x = rms(x + attention(x)); [x = rms(x + convolution(x));] x = rms(x + mlp(x)), dropout on each branch."""
+    """x = rms(x + attention(x)); [x = rms(x + convolution(x));] x = rms(x + mlp(x)), dropout on each branch.
+
+    With `mixed_positions` the first branch is an MLP across positions, and its norm is over the positions, too (TRM).
+    """
 
     def __init__(self, shape: BlockShape) -> None:
         super().__init__()
         self.dropout = shape.dropout
-        self.self_attn = Attention(shape)
+        self.mlp_t = SwiGLU(shape.mixed_positions, shape.expansion) if shape.mixed_positions else None
+        self.self_attn = None if shape.mixed_positions else Attention(shape)
         self.conv = CausalConvolution(shape.hidden_size, shape.convolution) if shape.convolution else None
-        self.mlp = SwiGLU(shape)
+        self.mlp: SwiGLU = (
+            ConvSwiGLU(shape.hidden_size, shape.expansion, shape.gated_convolution)
+            if shape.gated_convolution
+            else SwiGLU(shape.hidden_size, shape.expansion)
+        )
 
-    def forward(self, x: Tensor, rotary: Rotary | None, draws: Draws) -> Tensor:
-        x = rms_norm(x + draws.dropout(self.self_attn(x, rotary), self.dropout))
+    @property
+    def num_dropouts(self) -> int:
+        """How many draws a call takes."""
+        return 2 if self.conv is None else 3
+
+    def forward(self, x: Tensor, tables: Tensor | None, keys: Tensor | None) -> Tensor:
+        """x [B, S, D]; tables of the rotary positions; keys [num_dropouts, B] where dropout is at work."""
+        rate = self.dropout
+        if self.mlp_t is not None:
+            columns = x.transpose(1, 2)
+            x = rms_norm(columns + dropout(self.mlp_t(columns), rate, keys, 0)).transpose(1, 2)
+        elif self.self_attn is not None:
+            x = rms_norm(x + dropout(self.self_attn(x, tables), rate, keys, 0))
         if self.conv is not None:
-            x = rms_norm(x + draws.dropout(self.conv(x), self.dropout))
-        return rms_norm(x + draws.dropout(self.mlp(x), self.dropout))
+            x = rms_norm(x + dropout(self.conv(x), rate, keys, 1))
+        return rms_norm(x + dropout(self.mlp(x), rate, keys, -1))
 
 
 class Stack(nn.Module):
@@ -192,6 +210,9 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Block(shape) for _ in range(num_layers))
 
     def forward(self, x: Tensor, rotary: Rotary | None, draws: Draws) -> Tensor:
+        tables = None if rotary is None else rotary(x.shape[1])
         for layer in self.layers:
-            x = layer(x, rotary, draws)
+            assert isinstance(layer, Block)
+            keys = draws.keys(layer.num_dropouts) if layer.dropout else None
+            x = layer(x, tables, keys)
         return x

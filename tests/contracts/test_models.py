@@ -42,10 +42,15 @@ def rows(shape: TaskShape = SHAPE, count: int = 3) -> dict[str, torch.Tensor]:
     }
 
 
+def still(count: int) -> Draws:
+    """The draws of an evaluation."""
+    return Draws(0, 0, torch.arange(count), training=False)
+
+
 def logits(model: Model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    state = model.initial_state(len(batch["inputs"]))
+    state = model.initial_state(len(batch["inputs"]), still(len(batch["inputs"])))
     with torch.no_grad():
-        return model.segment(state, batch["inputs"], batch["puzzle_identifiers"], Draws.none()).logits
+        return model.segment(state, batch, still(len(batch["inputs"]))).logits
 
 
 def test_a_causal_model_does_not_see_the_future(spec: ModelSpec) -> None:
@@ -71,7 +76,7 @@ def test_one_step_moves_every_parameter_and_lowers_the_loss(spec: ModelSpec) -> 
     first = last = 0.0
     for step in range(1, 9):
         carry = Carry.empty(model, 3, SHAPE.sequence_length, torch.device("cpu"))
-        carry.refill(model, batch)
+        carry.refill(model, batch, still(3))
         scored = train_segment(
             model, carry, spec.halting_rule(), "softmax", torch.ones(3), Draws(0, step, torch.arange(3))
         )
@@ -122,10 +127,10 @@ FLOP_CASES: list[tuple[ModelSpec, TaskShape]] = [
 def test_the_flops_formula_counts_what_torch_counts(spec: ModelSpec, shape: TaskShape) -> None:
     model, batch = built(spec, shape), rows(shape)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as forward, torch.no_grad():
-        model.segment(model.initial_state(3), batch["inputs"], batch["puzzle_identifiers"], Draws.none())
+        model.segment(model.initial_state(3, still(3)), batch, still(3))
     assert forward.get_total_flops() == 3 * spec.flops(shape).forward
     carry = Carry.empty(model, 3, shape.sequence_length, torch.device("cpu"))
-    carry.refill(model, batch)
+    carry.refill(model, batch, still(3))
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as training:
         draws: Any = Draws(0, 1, torch.arange(3))
         train_segment(model, carry, spec.halting_rule(), "softmax", torch.ones(3), draws).loss.backward()

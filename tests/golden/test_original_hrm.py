@@ -66,10 +66,11 @@ def trace(request: pytest.FixtureRequest) -> Trace:
 def test_every_segment_of_an_evaluation_gives_the_original_logits(trace: Trace) -> None:
     model = trace.model().eval()
     rows = trace.rows("eval.batch.")
-    state = model.initial_state(trace.config["batch_size"])
+    draws = Draws(0, 0, torch.arange(trace.config["batch_size"]), training=False)
+    state = model.initial_state(trace.config["batch_size"], draws)
     for segment in range(1, trace.facts["segments"] + 1):
         with torch.no_grad():
-            output = model.segment(state, rows["inputs"], rows["puzzle_identifiers"], Draws.none())
+            output = model.segment(state, rows, draws)
         state = output.state
         expected = trace.part(f"eval.segment{segment}.")
         assert output.q is not None
@@ -87,9 +88,9 @@ def test_training_follows_the_original_step_by_step(trace: Trace) -> None:
     halting = model.spec.halting
     for step in range(1, trace.facts["steps"] + 1):
         expected = trace.part(f"train.step{step}.")
-        carry.refill(model, trace.rows(f"train.step{step}.batch."))
-        tokens = (carry.rows["labels"] != IGNORE).sum(-1)
         draws = Draws(0, step, torch.arange(size))
+        carry.refill(model, trace.rows(f"train.step{step}.batch."), draws)
+        tokens = (carry.rows["labels"] != IGNORE).sum(-1)
         scored = train_segment(model, carry, halting, "stablemax", 1.0 / tokens.clamp(min=1), draws)
         (scored.loss / size).backward()
         torch.testing.assert_close(scored.loss.double(), expected["loss"], rtol=1e-4, atol=0.0)

@@ -282,6 +282,65 @@ def test_values_out_of_range_are_refused_before_the_manifest(
     assert not (tmp_path / "manifest.json").exists()
 
 
+PUZZLES, GROUPS = np.array([0, 2, 3, 5]), np.array([0, 1, 3])
+
+
+def grouped_folder(path: Path) -> Dataset:
+    """Three splits of five rows; only train has boundaries."""
+    writer = DatasetWriter(_folder(path), {"kind": "counting"})
+    writer.vocabulary, writer.num_puzzle_identifiers = ["x"] * 100, 3
+    writer.write_split("train", columns(5, 0), PUZZLES, GROUPS)
+    writer.write_split("validation", columns(5, 1))
+    writer.write_split("test", columns(5, 2))
+    return Dataset(path, writer.finish(next_token=False))
+
+
+def test_the_boundaries_of_puzzles_and_groups_are_read_as_written_and_mapped(tmp_path: Path) -> None:
+    rows = grouped_folder(tmp_path / "data").split("train")
+    np.testing.assert_array_equal(rows.puzzle_indices, PUZZLES)
+    np.testing.assert_array_equal(rows.group_indices, GROUPS)
+    assert str(tmp_path / "data" / "train.boundaries.arrow") in Path("/proc/self/maps").read_text()
+    assert set(rows.gather(np.array([0]))) == set(columns(5, 0))
+
+
+def test_without_boundaries_each_row_is_a_puzzle_and_a_group_and_no_file_is_written(tmp_path: Path) -> None:
+    dataset = grouped_folder(tmp_path / "data")
+    rows = dataset.split("test")
+    np.testing.assert_array_equal(rows.puzzle_indices, np.arange(6))
+    np.testing.assert_array_equal(rows.group_indices, np.arange(6))
+    boundaries = [name for name in dataset.manifest.files if "boundaries" in name]
+    assert boundaries == ["train.boundaries.arrow"]
+
+
+def test_boundaries_are_part_of_what_is_verified(tmp_path: Path) -> None:
+    dataset = grouped_folder(tmp_path / "data")
+    path = tmp_path / "data" / "train.boundaries.arrow"
+    content = bytearray(path.read_bytes())
+    content[content.index(PUZZLES.astype("<i4").tobytes()) + 4] = 1
+    path.write_bytes(content)
+    assert dataset.split("train").puzzle_indices.tolist() == [0, 1, 3, 5]
+    with pytest.raises(SpecError, match=r"train.boundaries.arrow: is damaged: sha256"):
+        dataset.verify()
+
+
+@pytest.mark.parametrize(
+    ("puzzles", "groups", "rule"),
+    [
+        ([0, 2, 4], GROUPS, r"`puzzle_indices` must rise from 0 to 5, got \[0 2 4\]"),
+        ([0, 2, 2, 5], GROUPS, "`puzzle_indices` must rise"),
+        ([1, 3, 5], GROUPS, "`puzzle_indices` must rise"),
+        (PUZZLES, [0, 2], r"`group_indices` must rise from 0 to 3, got \[0 2\]"),
+        (PUZZLES, None, "`group_indices` is missing"),
+        (None, GROUPS, "`puzzle_indices` is missing"),
+    ],
+)
+def test_boundaries_that_do_not_part_the_rows_are_refused(tmp_path: Path, puzzles: Any, groups: Any, rule: str) -> None:
+    writer = DatasetWriter(tmp_path, {"kind": "counting"})
+    given = [None if value is None else np.asarray(value) for value in (puzzles, groups)]
+    with pytest.raises(SpecError, match=rule):
+        writer.write_split("train", columns(5, 0), *given)
+
+
 def test_a_row_in_two_splits_is_refused_but_a_repeated_row_in_one_is_not(tmp_path: Path) -> None:
     writer = DatasetWriter(tmp_path, {"kind": "counting"})
     repeated = {name: values[[0, 0, 1]] for name, values in columns(5, 0).items()}

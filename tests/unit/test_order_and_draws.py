@@ -2,50 +2,115 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
-from hrm.data.order import RowOrder
-from hrm.nn.draws import Draws
+from hrm.data.order import OriginalOrder, RowOrder, SequentialOrder
+from hrm.errors import SpecError
+from hrm.nn.draws import Draws, dropout
 
 
-def taken(order: RowOrder, refills: int, slots: np.ndarray) -> list[list[int]]:  # type: ignore[type-arg]
-    return [order.rows(np.full(len(slots), k), slots).tolist() for k in range(refills)]
+def taken(order: RowOrder, steps: int, slots: np.ndarray) -> list[list[int]]:
+    """The rows of the first steps if every slot halts at every step."""
+    return [order.rows(k, np.full(len(slots), k), slots).tolist() for k in range(steps)]
+
+
+def grouped(batch_size: int, seed: int = 0, epochs: int | None = None) -> OriginalOrder:
+    """4 groups of 1 to 4 puzzles of 1 to 3 rows: 10 puzzles, 19 rows."""
+    puzzles = np.array([0, 1, 3, 6, 7, 9, 12, 13, 15, 18, 19])
+    return OriginalOrder(puzzles, np.array([0, 1, 3, 6, 10]), batch_size, seed, epochs)
+
+
+ORDERS = [
+    pytest.param(lambda seed: SequentialOrder(17, 6, seed), id="sequential"),
+    pytest.param(lambda seed: SequentialOrder(4, 6, seed), id="sequential, a batch larger than the data"),
+    pytest.param(lambda seed: grouped(6, seed), id="original"),
+    pytest.param(lambda seed: grouped(50, seed), id="original, a batch larger than the data"),
+]
+Make = Callable[[int], RowOrder]
 
 
 def test_every_row_comes_once_in_an_epoch_and_epochs_differ() -> None:
-    order = RowOrder(num_rows=30, batch_size=6, seed=3)
+    order = SequentialOrder(num_rows=30, batch_size=6, seed=3)
     batches = taken(order, 10, np.arange(6))
     first, second = [row for b in batches[:5] for row in b], [row for b in batches[5:] for row in b]
     assert sorted(first) == sorted(second) == list(range(30))
     assert first != second
 
 
-def test_the_order_does_not_depend_on_the_number_of_workers() -> None:
-    whole = taken(RowOrder(17, 6, 0), 9, np.arange(6))
-    left = taken(RowOrder(17, 6, 0), 9, np.arange(3))
-    right = taken(RowOrder(17, 6, 0), 9, np.arange(3, 6))
+def test_a_batch_larger_than_the_data_holds_every_row_equally_often() -> None:
+    rows = np.array(taken(SequentialOrder(num_rows=3, batch_size=60, seed=0), 2, np.arange(60)))
+    assert [np.bincount(batch).tolist() for batch in rows] == [[20, 20, 20]] * 2
+    assert len(set(map(tuple, rows.reshape(-1, 3)))) == 6  # every order of three rows: each epoch has its own
+
+
+def test_slots_that_drifted_many_epochs_apart_shuffle_each_epoch_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = SequentialOrder(num_rows=10, batch_size=8, seed=0)
+    refills, slots = np.arange(8) * 10, np.arange(8)
+    once = order.rows(0, refills, slots)
+    monkeypatch.setattr(np.random, "Philox", None)
+    assert (order.rows(1, refills, slots) == once).all()
+
+
+@pytest.mark.parametrize("make", ORDERS)
+def test_the_order_does_not_depend_on_the_number_of_workers(make: Make) -> None:
+    whole = taken(make(0), 9, np.arange(6))
+    left, right = taken(make(0), 9, np.arange(3)), taken(make(0), 9, np.arange(3, 6))
     assert whole == [a + b for a, b in zip(left, right, strict=True)]
 
 
-def test_the_order_resumes_at_any_refill() -> None:
-    whole = taken(RowOrder(10, 4, 1), 12, np.arange(4))
-    fresh = RowOrder(10, 4, 1)
-    assert [fresh.rows(np.full(4, k), np.arange(4)).tolist() for k in range(7, 12)] == whole[7:]
+@pytest.mark.parametrize("make", ORDERS)
+def test_the_order_resumes_at_any_step(make: Make) -> None:
+    whole = taken(make(1), 40, np.arange(6))
+    for step in (39, 7, 21):
+        assert make(1).rows(step, np.full(6, step), np.arange(6)).tolist() == whole[step]
 
 
-def test_another_seed_is_another_order() -> None:
-    assert taken(RowOrder(30, 6, 0), 5, np.arange(6)) != taken(RowOrder(30, 6, 1), 5, np.arange(6))
+@pytest.mark.parametrize("make", ORDERS)
+def test_another_seed_is_another_order(make: Make) -> None:
+    assert taken(make(0), 5, np.arange(6)) != taken(make(1), 5, np.arange(6))
+
+
+def test_the_original_order_takes_one_random_puzzle_of_each_group_per_epoch() -> None:
+    groups = np.array([0, 1, 3, 6, 10])
+    order = OriginalOrder(np.arange(11), groups, batch_size=4, seed=0)  # a row per puzzle: a batch is an epoch
+    batches = taken(order, 200, np.arange(4))
+    assert all(sorted(np.searchsorted(groups, batch, side="right")) == [1, 2, 3, 4] for batch in batches)
+    assert np.bincount(np.concatenate(batches)).min() > 30  # of 50 expected
+    assert len({tuple(np.searchsorted(groups, batch, side="right")) for batch in batches}) == 24
+
+
+def test_the_original_order_gives_all_rows_of_a_puzzle_in_random_order() -> None:
+    order = grouped(batch_size=10, epochs=1)  # 10: what an epoch of the largest puzzles holds
+    batches = taken(order, 10, np.arange(10))
+    for batch in batches:
+        puzzles = set(np.searchsorted(order.puzzles, batch, side="right") - 1)
+        assert sorted(batch) == [row for p in sorted(puzzles) for row in range(order.puzzles[p], order.puzzles[p + 1])]
+    assert any(batch.index(3) > batch.index(4) for batch in batches)
+    assert any(batch.index(3) < batch.index(4) for batch in batches)
+
+
+def test_an_iteration_that_never_fills_a_batch_is_refused() -> None:
+    with pytest.raises(SpecError, match="2 epochs of at most 10 rows never fill a batch of 23"):
+        grouped(batch_size=23, epochs=2)
 
 
 def test_a_draw_depends_on_seed_step_slot_and_count_only() -> None:
-    whole = Draws(7, 11, torch.arange(8))
-    part = Draws(7, 11, torch.arange(4, 8))
+    whole, part = Draws(7, 11, torch.arange(8)), Draws(7, 11, torch.arange(4, 8))
     x = torch.ones(8, 5, 6)
+    drawn = []
     for _ in range(3):
-        assert torch.equal(whole.dropout(x, 0.3)[4:], part.dropout(x[4:], 0.3))
+        keys, part_keys = whole.keys(2), part.keys(2)
+        for which in range(2):
+            drawn.append(dropout(x, 0.3, keys, which))
+            assert torch.equal(drawn[-1][4:], dropout(x[4:], 0.3, part_keys, which))
         assert torch.equal(whole.uniform()[4:], part.uniform())
+        assert torch.equal(whole.normal((3, 2))[4:], part.normal((3, 2)))
+        assert torch.equal(whole.spread(2).uniform()[8:], part.spread(2).uniform())
+    assert not any(torch.equal(one, two) for n, one in enumerate(drawn) for two in drawn[:n])
 
 
 @pytest.mark.parametrize("other", [(8, 11), (7, 12)])
@@ -55,7 +120,7 @@ def test_another_seed_or_step_is_another_draw(other: tuple[int, int]) -> None:
 
 def test_dropout_drops_its_share_everywhere_and_keeps_the_mean() -> None:
     x = torch.ones(64, 50, 40)
-    y = Draws(0, 1, torch.arange(64)).dropout(x, 0.1)
+    y = dropout(x, 0.1, Draws(0, 1, torch.arange(64)).keys(1), 0)
     kept = y != 0
     assert abs(float(kept.float().mean()) - 0.9) < 0.003
     assert abs(float(y.mean()) - 1.0) < 0.004
@@ -73,6 +138,20 @@ def test_uniform_and_integers_cover_their_ranges() -> None:
     assert draws.integers(2, 5).unique().tolist() == [2, 3, 4, 5]
 
 
-def test_evaluation_draws_nothing() -> None:
+def test_normal_is_standard_normal_everywhere() -> None:
+    x = Draws(0, 1, torch.arange(400)).normal((10, 30))
+    assert abs(float(x.mean())) < 0.01
+    assert abs(float(x.std()) - 1.0) < 0.01
+    assert abs(float((x.abs() < 1).float().mean()) - 0.6827) < 0.005
+    assert float(x.flatten(1).mean(0).abs().max()) < 0.25  # 400 draws each: five standard deviations
+    assert x.isfinite().all()
+
+
+def test_copies_of_a_slot_draw_apart() -> None:
+    u = Draws(0, 1, torch.arange(50)).spread(4).uniform()
+    assert len(u) == len(u.unique()) == 200
+
+
+def test_an_evaluation_drops_nothing() -> None:
     x = torch.randn(2, 3)
-    assert Draws.none().dropout(x, 0.9) is x
+    assert dropout(x, 0.9, Draws(0, 1, torch.arange(2), training=False).keys(1), 0) is x

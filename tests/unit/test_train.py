@@ -38,17 +38,28 @@ def losses(reports: list[Report]) -> list[tuple[int, dict[str, float]]]:
 
 def weights(context: LocalContext, report: Report) -> dict[str, torch.Tensor]:
     checkpoint = read_checkpoint(context.trial_directory / report.checkpoint)
-    return {**checkpoint.model, **checkpoint.training}
+    averages = {f"ema.{name}": mean for name, mean in (checkpoint.ema or {}).items()}
+    return {**checkpoint.model, **checkpoint.training, **averages}
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("model", "optimizer"), [(LANGUAGE, {"kind": "adamw", "learning_rate": 0.01}), (TINY_TRANSFORMER, ADAM_ATAN2)]
+    ("model", "optimizer", "ema"),
+    [
+        (LANGUAGE, {"kind": "adamw", "learning_rate": 0.01}, 0.9),
+        (TINY_TRANSFORMER, ADAM_ATAN2, None),
+        (LANGUAGE, {"kind": "muon", "adamw_learning_rate": 0.01}, 0.9),
+    ],
 )
 def test_a_stopped_and_resumed_training_equals_one_that_was_not(
-    make_trial: MakeTrial, make_context: MakeContext, model: dict[str, Any], optimizer: dict[str, Any], precision: str
+    make_trial: MakeTrial,
+    make_context: MakeContext,
+    model: dict[str, Any],
+    optimizer: dict[str, Any],
+    ema: float | None,
+    precision: str,
 ) -> None:
-    trial = make_trial(model=model, optimizer=optimizer, precision=precision, clip_norm=1.0)
+    trial = make_trial(model=model, optimizer=optimizer, ema=ema, precision=precision, clip_norm=1.0)
     whole, result = run(trial, make_context("whole"))
 
     context = make_context("parts")

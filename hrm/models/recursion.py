@@ -1,0 +1,202 @@
+"""What the recursive models share: input, state, calls of their stacks in time order, read-out, cost.
+
+A segment is a sequence of calls. `L` updates the fast state from (slow state + input), `H` the slow state from the fast
+one; a model with one state has `L` calls only. The last `gradient_steps` calls carry gradient: 2 is HRM's one-step
+gradient, a whole recursion TRM's. A subclass says which stacks there are and which calls are made.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from hrm.models import BlockModelSpec, Flops, Model, Rows, SegmentOutput, State
+from hrm.nn.draws import Draws
+from hrm.nn.halting import HaltingSpec
+from hrm.nn.layers import BlockShape, Embedding, Linear, Rotary, Stack, truncated_normal
+from hrm.nn.puzzle_table import PuzzleTable
+from hrm.spec import Spec
+from hrm.tasks import TaskShape
+
+
+class DepthStage(Spec):
+    """A stage of a depth curriculum (CGAR, Qasim and Zhang 2025): fewer cycles until a share of the budget is spent."""
+
+    until: float = Field(gt=0.0, le=1.0)
+    share: float = Field(gt=0.0, le=1.0)
+    """Of the cycles of each kind, rounded, one at the least."""
+
+
+class RecursiveSpec(BlockModelSpec, ABC):
+    """The fields of every recursive model."""
+
+    positions: Literal["rotary", "learned", "none"] = "rotary"
+    puzzle_embedding_size: int = Field(0, ge=0)
+    """Width of the puzzle table; 0 for none."""
+    puzzle_tokens: int = Field(0, ge=0)
+    """Positions that it takes before the tokens, padded with zeros; 0 for ceil(width / hidden_size)."""
+    halting: HaltingSpec = HaltingSpec()
+    gradient_steps: int | None = Field(None, ge=1)
+    """How many of a segment's last calls carry gradient; null for the model's own rule."""
+    start: Literal["fixed", "random"] = "fixed"
+    """`fixed`: one vector for every row and position. `random`: drawn for each row and position (EqR)."""
+    starts: int = Field(1, ge=1, le=64)
+    """Random starts of each row in training, of which the one with the lowest loss is trained (winner takes all)."""
+    damping: float = Field(0.0, ge=0.0, lt=1.0)
+    """Lambda of z = lambda * z + (1 - lambda) * f(z + input) + sigma * noise (EqR)."""
+    noise: float = Field(0.0, ge=0.0)
+    """Sigma of the same, in training only."""
+    curriculum: tuple[DepthStage, ...] = ()
+    """Stages with fewer cycles at the start of the training; full depth after the last, and in every evaluation."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.starts > 1 and self.start == "fixed":
+            raise ValueError(f"starts must be 1 where start is `fixed`, got {self.starts}; set start: random")
+        if 0 < self.puzzle_tokens < -(-self.puzzle_embedding_size // self.hidden_size) or (
+            self.puzzle_tokens and not self.puzzle_embedding_size
+        ):
+            raise ValueError(
+                f"puzzle_tokens must hold puzzle_embedding_size = {self.puzzle_embedding_size} values of hidden_size = "
+                f"{self.hidden_size} each and no less, got {self.puzzle_tokens}; set 0 for as many as are needed"
+            )
+        ends = [stage.until for stage in self.curriculum]
+        if ends != sorted(set(ends)):
+            raise ValueError(f"the stages' `until` must rise, got {ends}; order them")
+        return self
+
+    def halting_rule(self) -> HaltingSpec:
+        return self.halting
+
+    def num_prefix(self, shape: TaskShape) -> int:
+        """Positions taken by the puzzle embedding."""
+        if not shape.num_puzzle_identifiers:
+            return 0
+        return self.puzzle_tokens or -(-self.puzzle_embedding_size // self.hidden_size)
+
+    @abstractmethod
+    def calls(self, share: float) -> str:
+        """The calls of a segment in time order, a letter each, with this share of the cycles."""
+
+    @abstractmethod
+    def own_gradient_steps(self, share: float) -> int:
+        """How many of the last of these calls carry gradient where `gradient_steps` does not say."""
+
+    @abstractmethod
+    def depth_of(self, call: str) -> int:
+        """Layers of the stack that a call runs."""
+
+    def block_of(self, call: str, shape: TaskShape) -> BlockShape:
+        """The blocks of the stack that a call runs."""
+        return self.block()
+
+    def calls_at(self, spent: float) -> tuple[str, int]:
+        """The calls at this point of the training, and how many of the first carry no gradient."""
+        share = next((stage.share for stage in self.curriculum if spent < stage.until), 1.0)
+        calls = self.calls(share)
+        return calls, max(0, len(calls) - (self.gradient_steps or self.own_gradient_steps(share)))
+
+    def flops(self, shape: TaskShape, spent: float = 1.0) -> Flops:
+        length = shape.sequence_length + self.num_prefix(shape)
+        calls, first_with_gradient = self.calls_at(spent)
+        costs = [self.depth_of(call) * self.block_of(call, shape).flops(length) for call in calls]
+        head = 2.0 * shape.sequence_length * self.hidden_size * shape.vocab_size
+        head += 4.0 * self.hidden_size if self.halting.rule != "none" else 0.0
+        forward = sum(costs) + head
+        again = 1 if self.halting.rule == "q_with_target" and self.halting.segments > 1 else 0
+        again += self.starts if self.starts > 1 else 0
+        with_gradient = sum(costs[first_with_gradient:]) + head
+        return Flops(forward, forward + 2 * with_gradient + again * forward)
+
+
+def scaled(count: int, share: float) -> int:
+    """This share of a number of cycles, one at the least."""
+    return max(1, round(share * count))
+
+
+class RecursiveModel(Model):
+    """The module; parameter names follow the originals' state dicts."""
+
+    start_of: Mapping[str, str] = {"z_H": "H_init", "z_L": "L_init"}  # noqa: RUF012  (read only)
+    """The states, the one that is read out first, and the buffers of their fixed starts."""
+
+    def __init__(self, spec: RecursiveSpec, shape: TaskShape) -> None:
+        super().__init__()
+        self.spec, size, self.starts = spec, spec.hidden_size, spec.starts
+        self.prefix = spec.num_prefix(shape)
+        self.length = shape.sequence_length + self.prefix
+        self.embed_tokens = Embedding(shape.vocab_size, size, size**-0.5)
+        self.puzzle_emb = PuzzleTable(shape.num_puzzle_identifiers, spec.puzzle_embedding_size) if self.prefix else None
+        self.embed_pos = Embedding(self.length, size, size**-0.5) if spec.positions == "learned" else None
+        rotary = spec.positions == "rotary"
+        self.rotary = Rotary(size // spec.num_heads, self.length, spec.rotary_theta) if rotary else None
+        self.build_stacks(shape)
+        self.lm_head = Linear(size, shape.vocab_size)
+        self.q_head = Linear(size, 2, bias=True)
+        for name in self.start_of.values():
+            self.register_buffer(name, truncated_normal((size,), 1.0))
+        with torch.no_grad():
+            self.q_head.weight.zero_()
+            assert self.q_head.bias is not None
+            self.q_head.bias.fill_(-5.0)
+
+    @abstractmethod
+    def build_stacks(self, shape: TaskShape) -> None:
+        """Make the stacks."""
+
+    @abstractmethod
+    def stack(self, call: str) -> Stack:
+        """The stack that a call runs."""
+
+    def initial_state(self, num_rows: int, draws: Draws) -> State:
+        shape = (self.length, self.spec.hidden_size)
+        if self.spec.start == "random":
+            return {name: draws.normal(shape).clamp_(-2.0, 2.0).to(self.compute_dtype) for name in self.start_of}
+        vectors = {name: self.get_buffer(buffer).to(self.compute_dtype) for name, buffer in self.start_of.items()}
+        return {name: vector.expand(num_rows, *shape) for name, vector in vectors.items()}
+
+    def segment(self, state: State, rows: Rows, draws: Draws) -> SegmentOutput:
+        x = self._embed(rows)
+        z = dict(state)
+        calls, first_with_gradient = self.spec.calls_at(self.spent if self.training else 1.0)
+        for number, call in enumerate(calls):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and number >= first_with_gradient):
+                self._call(call, z, x, draws)
+        answer = z[next(iter(self.start_of))]
+        return SegmentOutput(z, self.lm_head(answer[:, self.prefix :]), self._q(answer))
+
+    def _call(self, call: str, z: State, x: Tensor, draws: Draws) -> None:
+        """Run one stack and update its state in `z`."""
+        slow, *rest = self.start_of
+        fast = rest[0] if rest else slow
+        name, other = (slow, z[fast]) if call == "H" else (fast, z[slow] + x if rest else x)
+        new = self.stack(call)(z[name] + other, self.rotary, draws)
+        if self.spec.damping:
+            new = self.spec.damping * z[name] + (1.0 - self.spec.damping) * new
+        if self.spec.noise and draws.training:
+            new = new + self.spec.noise * draws.normal(tuple(new.shape[1:])).to(new.dtype)
+        z[name] = new
+
+    def _q(self, answer: Tensor) -> Tensor | None:
+        if self.spec.halting.rule == "none":
+            return None
+        # The originals compute q in the compute dtype (bfloat16: spacing 0.03 near -5); float32 here.
+        q: Tensor = self.q_head(answer[:, 0].float())
+        return q
+
+    def _embed(self, rows: Rows) -> Tensor:
+        """[B, P+S, D]: puzzle tokens then token embeddings, with learned positions if any, times sqrt(D)."""
+        x: Tensor = self.embed_tokens(rows["inputs"], self.compute_dtype)
+        if self.puzzle_emb is not None:
+            vectors = self.puzzle_emb(rows["puzzle_identifiers"]).to(x.dtype)
+            room = self.prefix * self.spec.hidden_size - vectors.shape[-1]
+            x = torch.cat((nn.functional.pad(vectors, (0, room)).view(len(x), self.prefix, -1), x), dim=1)
+        if self.embed_pos is not None:
+            x = math.sqrt(0.5) * (x + self.embed_pos.embedding_weight.to(x.dtype))
+        return x * math.sqrt(self.spec.hidden_size)
