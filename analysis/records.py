@@ -64,6 +64,33 @@ class TrialRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmCost:
+    """What an arm's trial costs as the file states it, known before it runs: tokens are all positions of a row."""
+
+    arm: str
+    task: str
+    parameters: int
+    """Trainable values without puzzle tables."""
+    table_values: int
+    """Values of the puzzle tables."""
+    forward_flops_per_token: float
+    """Of one segment at full depth."""
+    flops_per_token: float
+    """Of one segment in training, a mean over the whole training: forward, backward, the halting target."""
+    segments: int
+    """How many segments a row gets at most, each an optimizer step and an evaluation's forward pass."""
+    flops_per_step: float
+    """`flops_per_token` of the whole batch."""
+    steps: int | None
+    """What the budget buys where no row halts early; None for a budget in seconds."""
+    tokens: float | None
+    """Scored tokens in these steps, by their share in the train split."""
+    parameters_range: tuple[int, int] | None = None
+    """The least and the most over the arm's space, where that changes it."""
+    flops_per_token_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SweepRecord:
     """One sweep: its question, what it resolved to, where it ran."""
 
@@ -92,6 +119,8 @@ class SweepRecord:
     elapsed_seconds: float = 0.0
     """Seconds that a driver was at work, over all starts."""
     finished: bool = False
+    costs: list[ArmCost] = field(default_factory=list)
+    """Of every arm on every task; empty in sweeps of a version that did not know them."""
 
 
 def write_json(path: Path, record: SweepRecord | TrialRecord) -> None:
@@ -104,7 +133,8 @@ def write_json(path: Path, record: SweepRecord | TrialRecord) -> None:
 
 def read_sweep_record(directory: Path) -> SweepRecord:
     """SWEEP/sweep.json. Raises FileNotFoundError where there is no sweep, SpecError for another schema."""
-    return SweepRecord(**_load(directory / "sweep.json"))
+    data = _load(directory / "sweep.json")
+    return SweepRecord(**{**data, "costs": [ArmCost(**cost) for cost in data.get("costs", [])]})
 
 
 def read_trial_records(directory: Path) -> list[TrialRecord]:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 import torch
 
-from hrm.context import LocalContext
+from hrm.context import Compile, LocalContext
 from hrm.data.dataset import DatasetWriter, build_dataset
 from hrm.models import ModelSpec
 from hrm.nn.halting import HaltingSpec
@@ -142,11 +142,9 @@ class OurArm:
             loss="stablemax",
             precision=dtype,
         )
-        self.training = Training(trial, LocalContext(folder / "trial", folder, device, threads))
-        if compiled:
-            model = self.training.state.model
-            model.segment = torch.compile(model.segment, dynamic=False)  # type: ignore[method-assign]
-        self.flops = self.training.step_flops
+        compiling: Compile = "always" if compiled else "never"
+        self.training = Training(trial, LocalContext(folder / "trial", folder, device, threads, compiling))
+        self.flops = spec.flops(self.training.dataset.shape).training * size.batch_size
 
     @property
     def loss(self) -> float:

@@ -69,7 +69,7 @@ class OriginalArm:
             sparse.CastedSparseEmbeddingSignSGD_Distributed(inner.puzzle_emb.buffers(), 1, 1e-2, decay),
             AdamATan2(self.model.parameters(), rate, betas, decay),
         ]
-        self.flops = ours.step_flops
+        self.flops = ours.trial.model.flops(ours.dataset.shape).training * ours.trial.batch_size
         self.loss = float("nan")
 
     def _config(self, spec: HRMSpec, shape: TaskShape, dtype: Dtype) -> dict[str, Any]:

@@ -4,6 +4,8 @@ A checkpoint is a folder: `model.safetensors` (weights and buffers), `training.s
 `ema.safetensors` (the averaged weights, where the trial has them), `state.json` (counters, records not yet reported)
 and `manifest.json` with the SHA-256 of each file, the trial's spec, metrics so far, dataset fingerprint, code and
 environment. It appears under its name only when it is whole. Nothing in it is pickled.
+
+An imported checkpoint (`hrm.original`) has weights and a manifest only, and never lies in a trial's folder.
 """
 
 from __future__ import annotations
@@ -14,17 +16,20 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from hrm.data.manifest import fsync_directory
+from hrm.errors import Problem, SpecError
 
 SCHEMA = 1
+_WEIGHTS = ("model.safetensors", "ema.safetensors")
 logger = logging.getLogger(__name__)
 
 
@@ -73,14 +78,48 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read and verify every byte. Raises DamagedCheckpointError."""
     manifest = read_manifest(path)
-    contents = {name: _read_verified(path / name, facts) for name, facts in manifest["files"].items()}
-    return Checkpoint(
-        model=load(contents["model.safetensors"]),
-        training=load(contents["training.safetensors"]),
-        state=json.loads(contents["state.json"]),
-        manifest=manifest,
-        ema=load(contents["ema.safetensors"]) if "ema.safetensors" in contents else None,
-    )
+    try:
+        contents = {name: _read_verified(path / name, facts) for name, facts in manifest["files"].items()}
+        return Checkpoint(
+            model=load(contents["model.safetensors"]),
+            training=load(contents["training.safetensors"]),
+            state=json.loads(contents["state.json"]),
+            manifest=manifest,
+            ema=load(contents["ema.safetensors"]) if "ema.safetensors" in contents else None,
+        )
+    except (KeyError, TypeError, AttributeError, ValueError, SafetensorError) as error:
+        raise DamagedCheckpointError(f"{path}: its manifest lists no whole checkpoint ({error!r})") from error
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint that a person named. Raises SpecError where there is none, or a damaged one."""
+    try:
+        return read_checkpoint(path)
+    except DamagedCheckpointError as error:
+        rule = f"is no whole checkpoint: {error}" if path.exists() else "there is no such folder"
+        way_out = "Give the folder of a checkpoint; `checkpoint import` makes one of an original state dict"
+        raise SpecError(Problem(str(path), rule, way_out)) from error
+
+
+def weights_sha256(manifest: dict[str, Any]) -> str:
+    """Names the weights that evaluations use: the digest of model.safetensors and, where there is one, the EMA's."""
+    digests = [manifest["files"][name]["sha256"] for name in _WEIGHTS if name in manifest["files"]]
+    return digests[0] if len(digests) == 1 else _sha256("".join(digests).encode())
+
+
+def differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, str]:
+    """Why `weights` do not fit a model of the tensors `own`: one reason for each part (a name's first word)."""
+    found: dict[str, str] = {}
+    for name in sorted(own.keys() | weights.keys()):
+        part = name.split(".")[0]
+        if name not in weights:
+            found.setdefault(part, f"the model has {name}, the checkpoint has not")
+        elif name not in own:
+            found.setdefault(part, f"the checkpoint has {name}, the model has not")
+        elif own[name].shape != weights[name].shape:
+            expected, got = list(own[name].shape), list(weights[name].shape)
+            found.setdefault(part, f"{name} must be {expected} in this model, got {got} from the checkpoint")
+    return found
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -88,9 +127,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text())
     except (OSError, ValueError) as error:
-        raise DamagedCheckpointError(f"{path}: no readable manifest.json ({error})") from error
-    if manifest.get("schema") != SCHEMA:
-        raise DamagedCheckpointError(f"{path}: schema {manifest.get('schema')}, this version reads {SCHEMA}")
+        raise DamagedCheckpointError(f"{path / 'manifest.json'} cannot be read ({error})") from error
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise DamagedCheckpointError(f"{path}: its manifest is not of schema {SCHEMA}, which this version reads")
     return manifest
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+
+Compile = Literal["auto", "always", "never"]
 
 
 class TrainContext(Protocol):
@@ -30,6 +32,10 @@ class TrainContext(Protocol):
     @property
     def threads(self) -> int:
         """Threads for this worker's computation: the CPUs that it was given."""
+
+    @property
+    def compile(self) -> Compile:
+        """Whether blocks are compiled; `auto`: where the training is long enough for it to pay."""
 
     @property
     def attempt(self) -> int:
@@ -64,6 +70,7 @@ class LocalContext:
     data_root: Path
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     threads: int = 1
+    compile: Compile = "auto"
     attempt: int = 1
     rank: int = 0
     world_size: int = 1

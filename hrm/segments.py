@@ -50,7 +50,7 @@ class Carry:
         """Put `rows` (one for each slot) into the slots that have halted, with fresh state."""
         fresh = _fresh_state(model, len(self.halted), draws)
         self.state = {name: _where(self.halted, fresh[name], old) for name, old in self.state.items()}
-        self.rows = {name: _where(self.halted, rows[name], old) for name, old in self.rows.items()}
+        self.rows = {name: _where(self.halted, new, self.rows.get(name, new)) for name, new in rows.items()}
         self.segments = self.segments.masked_fill(self.halted, 0)
         self.refills = self.refills + self.halted
 
@@ -59,7 +59,7 @@ def _fresh_state(model: Model, num_rows: int, draws: Draws) -> State:
     if model.starts == 1:
         return model.initial_state(num_rows, draws)
     state = model.initial_state(num_rows * model.starts, draws.spread(model.starts))
-    return {name: value.unflatten(0, (num_rows, model.starts)) for name, value in state.items()}
+    return {name: value.reshape(num_rows, model.starts, *value.shape[1:]) for name, value in state.items()}
 
 
 def _where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def _best_start(model: Model, carry: Carry, loss_kind: LossKind, draws: Draws) -
         loss = cross_entropy(output.logits, many["labels"], loss_kind).sum(-1)
         best = loss.view(-1, count).argmin(-1)
     chosen = {name: value[index, best] for name, value in carry.state.items()}
-    carry.state = {name: value.unflatten(0, (-1, count)) for name, value in output.state.items()}
+    carry.state = {name: value.reshape(-1, count, *value.shape[1:]) for name, value in output.state.items()}
     return model.segment(chosen, carry.rows, draws)
 
 

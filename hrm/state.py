@@ -20,6 +20,7 @@ from hrm.ema import EMA
 from hrm.models import Model
 from hrm.records import Progress, Report, StepRecord
 from hrm.segments import Carry
+from hrm.start import take_over
 from hrm.tasks import TaskShape
 from hrm.trial import TrialSpec
 
@@ -50,13 +51,34 @@ class TrainState:
     pending: list[StepRecord] = field(default_factory=list)
     """Steps since the last report."""
     last_report: Report | None = None
+    lineage: dict[str, Any] | None = None
+    """Whose weights the training started from; None: from its seed."""
+
+    @classmethod
+    def begin(
+        cls,
+        trial: TrialSpec,
+        shape: TaskShape,
+        resolved: dict[str, Any],
+        context: TrainContext,
+        checkpoint: Checkpoint | None,
+    ) -> TrainState:
+        """The state to go on from: the checkpoint's, else a fresh one with the weights that the trial starts from."""
+        state = cls.fresh(trial, shape, resolved, context)
+        if checkpoint is not None:
+            state.restore(checkpoint, trial, context)
+        elif trial.initialize_from is not None:
+            state.lineage = take_over(trial.initialize_from, trial.model, state.model)
+            if state.ema is not None:
+                state.ema.load(state.model.state_dict())
+        return state
 
     @classmethod
     def fresh(cls, trial: TrialSpec, shape: TaskShape, resolved: dict[str, Any], context: TrainContext) -> TrainState:
         """Weights drawn from the trial's seed, on the CPU, so that they do not depend on the device."""
         torch.manual_seed(trial.seed)
         model = trial.model.build(shape).to(context.device)
-        model.configure(getattr(torch, resolved["precision"]), resolved["attention"])
+        model.configure(getattr(torch, resolved["precision"]), resolved["attention"], resolved["compiled"])
         model.train()
         slots = len(local_slots(trial, context))
         carry = Carry.empty(model, slots, shape.sequence_length, context.device)
@@ -83,6 +105,7 @@ class TrainState:
     def restore(self, checkpoint: Checkpoint, trial: TrialSpec, context: TrainContext) -> None:
         """Take over a checkpoint's state; the slice of the carry that is this worker's."""
         self.take_weights(checkpoint)
+        self.lineage = checkpoint.manifest.get("lineage")
         self._take_moments(checkpoint.training)
         mine = local_slots(trial, context)
         self._take_carry({k: v[mine].to(context.device) for k, v in checkpoint.training.items() if k[:6] == "carry."})

@@ -30,13 +30,14 @@ from hrm.data.dataset import Dataset, open_dataset
 from hrm.data.order import row_order
 from hrm.errors import SpecError, TrialError
 from hrm.evaluate import evaluate, to_device
+from hrm.models import Rows
 from hrm.nn.draws import Draws
 from hrm.nn.puzzle_table import PuzzleTable
 from hrm.optim import scale_rates
 from hrm.provenance import code_version, environment
 from hrm.records import Progress, Report, StepRecord, TrialResult
-from hrm.resolve import resolve
-from hrm.segments import Rows, means, train_segment
+from hrm.resolve import resolve, take_effect
+from hrm.segments import means, train_segment
 from hrm.state import Best, TrainState, local_slots
 from hrm.tasks import IGNORE
 from hrm.trial import TrialSpec, refusals
@@ -80,15 +81,14 @@ class Training:
         if problems:
             raise SpecError(*problems)
         found = newest_checkpoint(context.trial_directory, context.attempt)
-        now = resolve(trial.precision, context.device, context.threads, context.world_size)
-        self.resolved: dict[str, Any] = found[1].manifest["resolved"] if found else now
-        torch.set_num_threads(self.resolved["threads"])
-        self.state = TrainState.fresh(trial, self.dataset.shape, self.resolved, context)
+        now = resolve(trial, self.dataset.shape, context)
+        self.resolved: dict[str, Any] = {"compiled": False} | found[1].manifest["resolved"] if found else now
+        take_effect(self.resolved)
         if found:
             self._resume(found[1].manifest, found[0], now)
-            self.state.restore(found[1], trial, context)
+        self.state = TrainState.begin(trial, self.dataset.shape, self.resolved, context, found and found[1])
         self.rows = self.dataset.split("train")
-        self.order = row_order(self.rows, trial.sampling, trial.batch_size, trial.seed)
+        self.order = row_order(self.rows, trial)
         self.slots = local_slots(trial, context)
         self.halting = trial.model.halting_rule()
 
@@ -266,6 +266,7 @@ class Training:
             "best": None if state.best is None else asdict(state.best),
             "num_parameters": state.model.num_parameters(),
             "dataset_fingerprint": self.dataset.manifest.fingerprint,
+            "lineage": state.lineage,
             "resolved": self.resolved,
             "code": code_version(),
             "environment": environment(),

@@ -6,9 +6,9 @@ canonical form (`hrm.spec.Spec.canonical`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hrm.errors import Problem
 from hrm.models import ModelSpec
@@ -17,6 +17,7 @@ from hrm.optim import OptimizerSpec
 from hrm.records import Progress
 from hrm.schedule import ScheduleSpec
 from hrm.spec import Spec
+from hrm.start import StartSpec
 from hrm.tasks import TaskSpec
 from hrm.variants import union
 
@@ -79,9 +80,23 @@ class TrialSpec(Spec):
     sampling: Literal["sequential", "original"] = "sequential"
     """`sequential`: every row once per epoch. `original`: every step draws a whole batch, and rows that meet a slot
     which has not halted are dropped, as the original counts them."""
+    epochs_per_iteration: int | None = Field(None, ge=1)
+    """Where `sampling` is `original`: epochs that run on without a seam (its `eval_interval`); null for at least 100
+    batches."""
     num_reports: int = Field(8, ge=1)
     """Evaluations on validation, evenly spaced over the budget; a checkpoint is written at each."""
     seed: int = Field(0, ge=0, lt=2**31)
+    initialize_from: StartSpec | None = None
+    """The checkpoint whose weights a fresh training starts from; null: weights drawn from the seed."""
+
+    @model_validator(mode="after")
+    def _iterations_are_the_originals(self) -> Self:
+        if self.epochs_per_iteration is not None and self.sampling != "original":
+            raise ValueError(
+                f"epochs_per_iteration must be null where sampling is {self.sampling!r}, got "
+                f"{self.epochs_per_iteration}; set sampling: original"
+            )
+        return self
 
 
 def refusals(trial: TrialSpec, place: str) -> list[Problem]:

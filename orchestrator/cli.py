@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         look = _command(commands, name, command, text)
         look.add_argument("name", nargs=None if name in ("stop", "clean") else "?", help="default: the newest sweep")
 
+    _checkpoint_commands(commands)
     _command(commands, "list", _list, "list the sweeps of the storage")
     _command(commands, "doctor", _doctor, "examine this machine: every line with a verdict and the fix")
     schema = _command(commands, "schema", _schema, "print the JSON schema of a file, for editors")
@@ -106,6 +107,32 @@ def _experiment_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides",
                         help="change a field of the file, such as search.trials=4 (again for more)")  # fmt: skip
     parser.add_argument("--smoke", action="store_true", help="lay the file's smoke: section over it: seconds")
+
+
+def _checkpoint_commands(commands: Any) -> None:
+    """`checkpoint import`, `export`, `show`."""
+    text = "take weights from the original code, give them back to it, look at them"
+    parser = commands.add_parser("checkpoint", help=text, description=text.capitalize() + ".")
+    inside = parser.add_subparsers(required=True, metavar="command")
+    bring = _command(inside, "import", _checkpoint_import, "make a checkpoint of a state dict of the original code")
+    _original_options(bring, "a file of original HRM, TRM or URM code, such as step_1234")
+    bring.add_argument("--output", type=Path, help="the checkpoint's folder (default: imported/ in the storage)")
+    give = _command(inside, "export", _checkpoint_export, "write a checkpoint's weights as one file")
+    give.add_argument("path", type=Path, help="the folder of a checkpoint")
+    give.add_argument("--output", type=Path, required=True, help="the file")
+    give.add_argument("--format", choices=("original", "safetensors"), default="original",
+                      help="the original code's state dict, or plain safetensors (default: original)")  # fmt: skip
+    give.add_argument("--weights", choices=("ema", "raw"),
+                      help="averaged or as trained (default: those that evaluations use)")  # fmt: skip
+    show = _command(inside, "show", _checkpoint_show, "show what is in a checkpoint, ours or an original state dict")
+    _original_options(show, "the folder of a checkpoint, or a file of the original code")
+
+
+def _original_options(parser: argparse.ArgumentParser, path: str) -> None:
+    parser.add_argument("path", type=Path, help=path)
+    parser.add_argument("--config", type=Path, help="its configuration (default: all_config.yaml beside it)")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="fields",
+                        help="a field of that configuration, such as num_heads=8 (again for more)")  # fmt: skip
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -178,6 +205,24 @@ def _clean(options: argparse.Namespace) -> int:
     from orchestrator.upkeep import clean
 
     return _say(options, clean(_store(options)))
+
+
+def _checkpoint_import(options: argparse.Namespace) -> int:
+    from orchestrator.checkpoints import import_checkpoint
+
+    return import_checkpoint(options)
+
+
+def _checkpoint_export(options: argparse.Namespace) -> int:
+    from orchestrator.checkpoints import export_checkpoint
+
+    return export_checkpoint(options)
+
+
+def _checkpoint_show(options: argparse.Namespace) -> int:
+    from orchestrator.checkpoints import show_checkpoint
+
+    return show_checkpoint(options)
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from hrm.data.dataset import open_dataset
-from hrm.segments import Carry
 from hrm.errors import Problem, SpecError
+from hrm.segments import Carry
 from hrm.trial import TrialSpec
 from orchestrator.experiment import Arm, Experiment
 from orchestrator.store import SweepStore

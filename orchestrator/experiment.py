@@ -28,6 +28,7 @@ from orchestrator.schedulers.successive_halving import SuccessiveHalvingSpec
 from orchestrator.search import SamplerSpec
 from orchestrator.search.tpe import TPESpec
 from orchestrator.space import Space, apply, assign, merge, prove
+from orchestrator.starts import identified, unfit
 from orchestrator.trackers import TrackerSpec
 from orchestrator.trackers.mlflow import MlflowSpec
 
@@ -135,8 +136,9 @@ def load_experiment(
     data = read_yaml(path)
     if smoke:
         data = _with_smoke(data, path)
-    data = _with_overrides(data, overrides or [])
+    data, unfound = identified(_with_overrides(data, overrides or []), str(path))
     spec, problems = _parse(data, str(path))
+    problems += unfound
     tasks, task_problems = _tasks(spec, path)
     problems += task_problems + _reserved(spec, path)
     arms = [
@@ -148,7 +150,7 @@ def load_experiment(
     problems += _proved(spec, arms or stand_ins, path)
     name = name or path.stem + ("-smoke" if smoke else "")
     problems += _misnamed({"--name": [name], f"{path}: arms": spec.arms, f"{path}: tasks": tasks})
-    problems += _unmeasured(spec, path)
+    problems += _unmeasured(spec, path) + unfit(spec, arms, str(path))
     if problems:
         raise SpecError(*dict.fromkeys(problems))
     return Experiment(name, spec, tasks, arms)

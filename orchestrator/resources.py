@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from hrm.context import Compile
 from hrm.errors import Problem, SpecError
 from hrm.spec import Spec
 
@@ -23,6 +24,8 @@ class ResourceSpec(Spec):
     cpus_per_worker: int = Field(1, ge=1)
     """Also the number of threads of each worker."""
     gpus_per_worker: float = Field(0.0, ge=0.0)
+    compile: Compile = "auto"
+    """torch.compile of the blocks; `auto`: where a trial is long enough for it to pay, and a compiler works."""
     max_concurrent_trials: int | None = Field(None, ge=1)
     """At most this many at once; null for as many as fit."""
     max_attempts: int = Field(5, ge=1)

@@ -34,8 +34,9 @@ def train_one(options: argparse.Namespace) -> int:
     lock = _locked(directory)
     build_dataset(trial.task, data)
     attempts = [int(path.name) for path in (directory / "attempts").glob("[0-9]*")]
+    resources, attempt = experiment.spec.resources, max(attempts, default=0) + 1
     context = LocalContext(
-        directory, data, threads=experiment.spec.resources.cpus_per_worker, attempt=max(attempts, default=0) + 1
+        directory, data, threads=resources.cpus_per_worker, compile=resources.compile, attempt=attempt
     )
     console = Console(stderr=options.json)
     console.print(f"{arm.name}, seed {options.seed}, in {directory}", soft_wrap=True)

@@ -26,6 +26,7 @@ from orchestrator.experiment import Experiment, ExperimentSpec
 from orchestrator.importance import importances
 from orchestrator.ledger import Ledger
 from orchestrator.signals import stop_on_signals
+from orchestrator.starts import check_starts
 from orchestrator.store import SweepStore
 from orchestrator.trackers.mirror import Mirror
 from orchestrator.trial_driver import Place
@@ -73,6 +74,7 @@ def run_sweep(
     try:
         view.waiting("Building the data")
         record = _sweep_record(experiment, store)
+        check_starts(experiment.arms, store.data_root)
         check_disk(experiment, store)
         trackers = [spec.build(store.directory, store.storage) for spec in experiment.spec.trackers]
         mirrors = [Mirror(tracker, store.directory) for tracker in trackers]
@@ -170,7 +172,9 @@ def _run(ledger: Ledger, store: SweepStore, address: str | None, view: View, ui_
     """Run jobs on Ray until nothing is left or the sweep is stopped. Gives the reason if it gave up."""
     view.waiting("Starting Ray")
     resources = ledger.experiment.spec.resources
-    place = Place(str(store.directory), str(store.data_root), str(store.stop_file), resources.cpus_per_worker)
+    place = Place(
+        str(store.directory), str(store.data_root), str(store.stop_file), resources.cpus_per_worker, resources.compile
+    )
     try:
         with connect(address) as cluster:
             concurrency = resources.concurrency(cluster.nodes)

@@ -18,7 +18,7 @@ from typing import Any
 
 from ray import tune
 
-from hrm.context import LocalContext
+from hrm.context import Compile, LocalContext
 from hrm.records import Report, TrialResult
 from hrm.spec import parse_spec
 from hrm.train import StopRequested, train
@@ -38,6 +38,7 @@ class Place:
     data_root: str
     stop_file: str
     threads: int
+    compile: Compile
 
     def trial_directory(self, key: str) -> Path:
         """As SweepStore lays it out."""
@@ -49,7 +50,11 @@ class ProcessContext(LocalContext):
 
     def __init__(self, place: Place, job: Job) -> None:
         super().__init__(
-            place.trial_directory(job.key), Path(place.data_root), threads=place.threads, attempt=job.attempt
+            place.trial_directory(job.key),
+            Path(place.data_root),
+            threads=place.threads,
+            compile=place.compile,
+            attempt=job.attempt,
         )
         self._stop_file = Path(place.stop_file)
         self._next_look = 0.0

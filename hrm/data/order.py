@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from hrm.errors import Problem, SpecError
 
 if TYPE_CHECKING:
     from hrm.data.dataset import Rows
+    from hrm.trial import TrialSpec
 
 Indices = npt.NDArray[np.int64]
 BATCHES_PER_ITERATION = 100
@@ -31,17 +32,12 @@ class RowOrder(Protocol):
         """The row numbers [B] that `step` (from 0) offers to `slots` [B], which were refilled `refills` [B] times."""
 
 
-def row_order(
-    rows: Rows,
-    sampling: Literal["sequential", "original"],
-    batch_size: int,
-    seed: int,
-    epochs_per_iteration: int | None = None,
-) -> RowOrder:
-    """The order that `TrialSpec.sampling` names."""
-    if sampling == "sequential":
-        return SequentialOrder(len(rows), batch_size, seed)
-    return OriginalOrder(rows.puzzle_indices, rows.group_indices, batch_size, seed, epochs_per_iteration)
+def row_order(rows: Rows, trial: TrialSpec) -> RowOrder:
+    """The order that `trial.sampling` names."""
+    if trial.sampling == "sequential":
+        return SequentialOrder(len(rows), trial.batch_size, trial.seed)
+    boundaries = rows.puzzle_indices, rows.group_indices
+    return OriginalOrder(*boundaries, trial.batch_size, trial.seed, trial.epochs_per_iteration)
 
 
 class SequentialOrder:

@@ -47,15 +47,19 @@ class DatasetWriter:
     ) -> None:
         """Write `NAME.arrow`: `inputs` and `labels` [N, S], optional `puzzle_identifiers` [N], and any further column.
 
+        `prefix_lengths` [N]: so many positions of a row are a prompt, which models may read as a whole (PrefixLM).
+
         puzzle_indices [P + 1], group_indices [G + 1]: both or neither, see `Rows`. A puzzle is a form of an original
         (an augmentation), its group all forms of it.
         Raises SpecError for no rows, shapes that disagree, values that are not int32, a row without a scored label,
-        boundaries that do not part the rows, and a row (inputs and puzzle identifier) that another split holds too.
+        boundaries that do not part the rows, a row (inputs and puzzle identifier) that another split holds too, and a
+        scored position of a prompt other than its last (whose label is the first token of the answer).
         """
         if not name.isidentifier() or name in self._shapes:
             raise self._refusal(name, "a split must be named by a word and be written once")
         arrays = {column: self._as_int32(name, column, values) for column, values in columns.items()}
         self._check_rows(name, arrays)
+        self._check_prefixes(name, arrays)
         self._claim_rows(name, arrays)
         self._shapes[name] = (arrays["inputs"].shape[0], arrays["inputs"].shape[1])
         self._ranges[name] = {column: _range(column, values) for column, values in arrays.items()}
@@ -137,6 +141,20 @@ class DatasetWriter:
             raise self._refusal(
                 split, f"every row must score a position; {silent.size} do not, the first is {silent[0]}"
             )
+
+    def _check_prefixes(self, split: str, arrays: dict[str, np.ndarray]) -> None:
+        from hrm.tasks import IGNORE
+
+        lengths, labels = arrays.get("prefix_lengths"), arrays["labels"]
+        if lengths is None:
+            return
+        if lengths.ndim != 1 or lengths.min() < 0 or lengths.max() > labels.shape[1]:
+            raise self._refusal(split, f"`prefix_lengths` must be [N], >= 0 and <= {labels.shape[1]}, got {lengths}")
+        given = np.arange(1, labels.shape[1] + 1) < lengths[:, None]
+        leaks = np.flatnonzero((given & (labels != IGNORE)).any(axis=1))
+        if leaks.size:
+            rule = "a position before the last of its prompt must not be scored: it reads the tokens after it"
+            raise self._refusal(split, f"{rule}; {leaks.size} rows score one, the first is {leaks[0]}")
 
     def _claim_rows(self, split: str, arrays: dict[str, np.ndarray]) -> None:
         identifiers = arrays.get("puzzle_identifiers")

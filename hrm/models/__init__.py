@@ -17,15 +17,18 @@ from torch import Tensor, nn
 
 from hrm.nn.attention import AttentionKernel
 from hrm.nn.draws import Draws
+from hrm.nn.gated import GatedAttention, GatedBlock
 from hrm.nn.halting import HaltingSpec
 from hrm.nn.layers import Attention, Block, BlockShape
+from hrm.nn.puzzle_table import PuzzleTable
 from hrm.spec import Spec
 from hrm.tasks import TaskShape
 
 State = dict[str, Tensor]
 """A model's state between segments, by name; each tensor is [B, ...], row by row. Empty for a model without state."""
 Rows = dict[str, Tensor]
-"""`inputs` [B, S], `labels` [B, S], `puzzle_identifiers` [B]; int64 on the compute device."""
+"""`inputs` [B, S], `labels` [B, S], `puzzle_identifiers` [B], and any further column of the data; int64 on the compute
+device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +73,18 @@ class Model(nn.Module, ABC):
         """Set what `auto` was resolved to: compute dtype, attention kernel, and whether blocks are compiled."""
         self.compute_dtype = dtype
         for module in self.modules():
-            if isinstance(module, Attention):
+            if isinstance(module, Attention | GatedAttention):
                 module.kernel = attention
-            if isinstance(module, Block) and compiled:
+            if isinstance(module, Block | GatedBlock) and compiled:
                 module.compile(dynamic=False)
 
     def num_parameters(self) -> int:
         """Trainable values, without puzzle tables."""
         return sum(p.numel() for p in self.parameters())
+
+    def num_table_values(self) -> int:
+        """Values of the puzzle tables, of which a step trains the rows of its batch."""
+        return sum(m.get_buffer("weights").numel() for m in self.modules() if isinstance(m, PuzzleTable))
 
 
 class ModelSpec(Spec, ABC):
@@ -108,15 +115,13 @@ class ModelSpec(Spec, ABC):
         """The tiniest honest model of this kind, for contract tests and `--smoke`."""
 
 
-class BlockModelSpec(ModelSpec, ABC):
-    """A model made of the shared blocks (`hrm.nn.layers`)."""
+class AttentionModelSpec(ModelSpec, ABC):
+    """A model of attention with rotary positions and SwiGLU: its sizes."""
 
     hidden_size: int = Field(512, ge=8)
     num_heads: int = Field(8, ge=1)
     expansion: float = Field(4.0, gt=0.0)
     rotary_theta: float = Field(10000.0, gt=0.0)
-    causal: bool = False
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -125,6 +130,13 @@ class BlockModelSpec(ModelSpec, ABC):
                 f"hidden_size must be a multiple of 2 * num_heads, got {self.hidden_size} and {self.num_heads} heads"
             )
         return self
+
+
+class BlockModelSpec(AttentionModelSpec, ABC):
+    """A model made of the family's blocks (`hrm.nn.layers`)."""
+
+    causal: bool = False
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
 
     @property
     def sees_the_future(self) -> bool:

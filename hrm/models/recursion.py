@@ -17,9 +17,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from hrm.models import BlockModelSpec, Flops, Model, Rows, SegmentOutput, State
+from hrm.nn.attention import Rotary
 from hrm.nn.draws import Draws
 from hrm.nn.halting import HaltingSpec
-from hrm.nn.layers import BlockShape, Embedding, Linear, Rotary, Stack, truncated_normal
+from hrm.nn.layers import BlockShape, Embedding, Linear, Stack, truncated_normal
 from hrm.nn.puzzle_table import PuzzleTable
 from hrm.spec import Spec
 from hrm.tasks import TaskShape
@@ -49,9 +50,10 @@ class RecursiveSpec(BlockModelSpec, ABC):
     starts: int = Field(1, ge=1, le=64)
     """Random starts of each row in training, of which the one with the lowest loss is trained (winner takes all)."""
     damping: float = Field(0.0, ge=0.0, lt=1.0)
-    """Lambda of z = lambda * z + (1 - lambda) * f(z + input) + sigma * noise (EqR)."""
+    """The share of the old state that a call keeps: z = damping * z + (1 - damping) * f(z + input) + noise (1 - the
+    lambda of EqR)."""
     noise: float = Field(0.0, ge=0.0)
-    """Sigma of the same, in training only."""
+    """The standard deviation of that noise, which is drawn in training only."""
     curriculum: tuple[DepthStage, ...] = ()
     """Stages with fewer cycles at the start of the training; full depth after the last, and in every evaluation."""
 
@@ -69,6 +71,11 @@ class RecursiveSpec(BlockModelSpec, ABC):
         ends = [stage.until for stage in self.curriculum]
         if ends != sorted(set(ends)):
             raise ValueError(f"the stages' `until` must rise, got {ends}; order them")
+        if self.positions != "rotary" and self.rotary_theta != 10000.0:
+            raise ValueError(
+                f"rotary_theta must be left out where positions are `{self.positions}`, got {self.rotary_theta}; "
+                "set positions: rotary, or leave it out"
+            )
         return self
 
     def halting_rule(self) -> HaltingSpec:
@@ -123,7 +130,7 @@ def scaled(count: int, share: float) -> int:
 class RecursiveModel(Model):
     """The module; parameter names follow the originals' state dicts."""
 
-    start_of: Mapping[str, str] = {"z_H": "H_init", "z_L": "L_init"}  # noqa: RUF012  (read only)
+    start_of: Mapping[str, str] = {"z_H": "H_init", "z_L": "L_init"}
     """The states, the one that is read out first, and the buffers of their fixed starts."""
 
     def __init__(self, spec: RecursiveSpec, shape: TaskShape) -> None:
@@ -157,7 +164,7 @@ class RecursiveModel(Model):
     def initial_state(self, num_rows: int, draws: Draws) -> State:
         shape = (self.length, self.spec.hidden_size)
         if self.spec.start == "random":
-            return {name: draws.normal(shape).clamp_(-2.0, 2.0).to(self.compute_dtype) for name in self.start_of}
+            return {name: draws.truncated_normal(shape).to(self.compute_dtype) for name in self.start_of}
         vectors = {name: self.get_buffer(buffer).to(self.compute_dtype) for name, buffer in self.start_of.items()}
         return {name: vector.expand(num_rows, *shape) for name, vector in vectors.items()}
 

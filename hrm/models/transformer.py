@@ -12,8 +12,9 @@ from typing import Literal, Self
 from pydantic import Field
 
 from hrm.models import BlockModelSpec, Flops, Model, Rows, SegmentOutput, State
+from hrm.nn.attention import Rotary
 from hrm.nn.draws import Draws
-from hrm.nn.layers import Embedding, Linear, Rotary, Stack
+from hrm.nn.layers import Embedding, Linear, Stack
 from hrm.tasks import TaskShape
 
 

@@ -1,7 +1,7 @@
 """Multi-head attention with rotary positions, by the kernel that is fast here.
 
 Shapes: B rows, S positions, N heads, K head size. Kernels compute the same to rounding: `sdpa` is PyTorch's own, `flash`
-the flash-attn package (3 or 2), `explicit` plain matrix products where gradients flow.
+the flash-attn package (3 or 2), `explicit` plain matrix products.
 """
 
 from __future__ import annotations
@@ -22,28 +22,50 @@ class Rotary(nn.Module):
     def __init__(self, head_size: int, length: int, theta: float) -> None:
         super().__init__()
         frequencies = theta ** (-torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
-        angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies).repeat(1, 2)
-        sign = torch.cat((-torch.ones(head_size // 2), torch.ones(head_size // 2)))
-        self.register_buffer("tables", torch.stack((angles.cos(), angles.sin() * sign)), persistent=False)
+        angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
+        self.register_buffer("tables", torch.stack((angles.cos(), angles.sin())), persistent=False)
 
     def forward(self, length: int) -> Tensor:
-        """[2, length, K]: cosines, and sines with the sign that rotate-half needs."""
+        """[2, length, K / 2]: cosines and sines."""
         return self.get_buffer("tables")[:, :length]
 
 
 def rotate(x: Tensor, tables: Tensor) -> Tensor:
     """x [..., S, K] rotated; computed in float32 like the original, given back in x's dtype."""
-    low, high = x.chunk(2, dim=-1)
-    return torch.addcmul(x.float() * tables[0], torch.cat((high, low), dim=-1).float(), tables[1]).to(x.dtype)
+    rotated: Tensor = _Rotate.apply(x, tables)  # type: ignore[no-untyped-call]
+    return rotated
+
+
+class _Rotate(torch.autograd.Function):
+    """The rotation and, as its gradient, the rotation back: few passes over memory, which are what it costs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, tables: Tensor) -> Tensor:
+        ctx.save_for_backward(tables)
+        return _turn(x, tables[0], tables[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (tables,) = ctx.saved_tensors
+        return _turn(gradient, tables[0], -tables[1]), None
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    low, high = x.float().chunk(2, dim=-1)
+    rotated = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    first, second = rotated.chunk(2, dim=-1)
+    first.copy_((low * cos).addcmul_(high, sin, value=-1.0))
+    second.copy_((high * cos).addcmul_(low, sin))
+    return rotated
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor | None, kernel: AttentionKernel) -> Tensor:
     """[B, N, S, K] each -> [B, S, N * K]. mask [B, 1, S, S] bool, True where a position may look; instead of `causal`."""
     if kernel == "flash" and mask is None:
         mixed = flash_attention()(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), causal=causal)
-        mixed = mixed[0] if isinstance(mixed, tuple) else mixed
-        return mixed.flatten(2)
-    if kernel == "explicit" and torch.is_grad_enabled():
+        flat: Tensor = (mixed[0] if isinstance(mixed, tuple) else mixed).flatten(2)
+        return flat
+    if kernel == "explicit":
         mixed = _explicit_attention(q, k, v, causal, mask)
     else:
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal and mask is None)
@@ -51,8 +73,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor | None, k
 
 
 def _explicit_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor | None) -> Tensor:
-    """Plain matrix products, softmax in float32: on a CPU in bfloat16 its backward pass is several times as fast as that
-    of PyTorch's fused kernel at the lengths of puzzles; it stores all scores, so it does not suit long rows."""
+    """Plain matrix products, softmax in float32: on a CPU in bfloat16 several times as fast backward, and compiled also
+    forward, as PyTorch's fused kernel at the lengths of puzzles; it stores all scores, so it does not suit long rows."""
     scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2)).float()
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)

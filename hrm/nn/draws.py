@@ -60,14 +60,31 @@ class Draws:
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """[B, *shape] float32, standard normal (Box and Muller 1958)."""
         count = math.prod(shape)
-        bits = _bits(self._next_key().view(torch.int32).view(-1, 2), 2 * count)
-        share = ((bits >> 8) & 0xFFFFFF).float().add_(0.5).div_(16777216.0)
+        share = self._shares(2 * count)
         radius = share[:, :count].log().mul_(-2.0).sqrt_()
         return (radius * (share[:, count:] * (2.0 * math.pi)).cos_()).view(-1, *shape)
+
+    def truncated_normal(self, shape: tuple[int, ...]) -> Tensor:
+        """[B, *shape] float32, see `truncated`."""
+        return truncated(self._shares(math.prod(shape)), 1.0).view(-1, *shape)
+
+    def _shares(self, count: int) -> Tensor:
+        """[B, count] float32 in (0, 1)."""
+        bits = _bits(self._next_key().view(torch.int32).view(-1, 2), count)
+        return ((bits >> 8) & 0xFFFFFF).float().add_(0.5).div_(16777216.0)
 
     def keys(self, count: int) -> Tensor | None:
         """[count, B] int64 for `dropout`; None where nothing is dropped."""
         return torch.stack([self._next_key() for _ in range(count)]) if self.training else None
+
+
+def truncated(uniform: Tensor, std: float) -> Tensor:
+    """Values uniform in 0 .. 1 as normal ones cut at two sigma, of standard deviation `std` after the cut (so does JAX,
+    torch does not)."""
+    edge = math.erf(math.sqrt(2.0))  # the mass within two sigma
+    density = math.exp(-2.0) / math.sqrt(2.0 * math.pi)
+    sigma = std / math.sqrt(1.0 - 4.0 * density / edge)
+    return (torch.erfinv(uniform * 2.0 * edge - edge) * math.sqrt(2.0) * sigma).clamp_(-2.0 * sigma, 2.0 * sigma)
 
 
 def dropout(x: Tensor, rate: float, keys: Tensor | None, which: int) -> Tensor:

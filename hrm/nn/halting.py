@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from hrm.nn.draws import Draws
@@ -24,6 +24,14 @@ class HaltingSpec(Spec):
     """The most segments of a row (`halt_max_steps`); all of them at evaluation."""
     exploration: float = Field(0.1, ge=0.0, le=1.0)
     """The share of rows that must take a random minimum of 2 .. segments."""
+
+    @model_validator(mode="after")
+    def _explores_what_halts(self) -> Self:
+        if self.rule == "none" and self.exploration != 0.1:
+            raise ValueError(
+                f"exploration must be left out where rule is `none`, got {self.exploration}; set rule: q, or leave it out"
+            )
+        return self
 
 
 def halted_rows(spec: HaltingSpec, q: Tensor | None, segments: Tensor, draws: Draws) -> Tensor:

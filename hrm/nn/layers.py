@@ -8,7 +8,6 @@ Shapes: B rows, S positions, D hidden, N heads, K head size.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -16,20 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrm.nn.attention import AttentionKernel, Rotary, attend, rotate
-from hrm.nn.draws import Draws, dropout
+from hrm.nn.draws import Draws, dropout, truncated
 
 NORM_EPSILON = 1e-5
 
 
 def truncated_normal(shape: tuple[int, ...], std: float) -> Tensor:
-    """Normal values cut at two sigma whose standard deviation after the cut is `std` (so does JAX, torch does not)."""
-    if std == 0.0:
-        return torch.zeros(shape)
-    edge = math.erf(math.sqrt(2.0))  # the mass within two sigma
-    density = math.exp(-2.0) / math.sqrt(2.0 * math.pi)
-    sigma = std / math.sqrt(1.0 - 4.0 * density / edge)
-    uniform = torch.rand(shape) * 2.0 * edge - edge
-    return (torch.erfinv(uniform) * math.sqrt(2.0) * sigma).clamp_(-2.0 * sigma, 2.0 * sigma)
+    """Fresh values, see `hrm.nn.draws.truncated`."""
+    return truncated(torch.rand(shape), std)
 
 
 def rms_norm(x: Tensor, epsilon: float = NORM_EPSILON) -> Tensor:

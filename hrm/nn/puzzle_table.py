@@ -39,7 +39,7 @@ class PuzzleTable(nn.Module):
         if all_gather is not None:
             identifiers, gradient = all_gather(identifiers), all_gather(gradient)
         rows, place = torch.unique(identifiers, return_inverse=True)
-        total = torch.zeros(len(rows), gradient.shape[1], device=gradient.device).index_add_(0, place, gradient)
+        total = torch.zeros(rows.shape[0], gradient.shape[1], device=gradient.device).index_add_(0, place, gradient)
         table = self.get_buffer("weights")
         table[rows] = table[rows] * (1.0 - learning_rate * weight_decay) - learning_rate * total.sign()
         self._identifiers = self._gathered = None

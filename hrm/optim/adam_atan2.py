@@ -47,10 +47,18 @@ class AdamATan2(Optimizer):
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
-            # On a CPU one by one: a parameter stays in the caches (1.4 times as fast). Elsewhere all in few kernels.
-            on_cpu = all(p.device.type == "cpu" for p in parameters)
-            for together in [[p] for p in parameters] if on_cpu else [parameters]:
+            for together in self._together(parameters):
                 self._update(together, group)
+
+    def _together(self, parameters: list[Tensor]) -> list[list[Tensor]]:
+        """On a CPU one by one: a parameter stays in the caches (1.4 times as fast). Elsewhere all in few kernels, but
+        for those that had their first gradient later."""
+        if all(p.device.type == "cpu" for p in parameters):
+            return [[p] for p in parameters]
+        by_step: dict[int, list[Tensor]] = {}
+        for parameter in parameters:
+            by_step.setdefault(int(self._state_of(parameter)["step"].item()), []).append(parameter)
+        return list(by_step.values())
 
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         states = [self._state_of(p) for p in parameters]
@@ -59,7 +67,7 @@ class AdamATan2(Optimizer):
         rate, (beta1, beta2) = group["lr"], group["betas"]
         for state in states:
             state["step"] = state["step"] + 1  # not in place: under FakeTensorMode its value stays known
-        steps = int(states[0]["step"].item())  # all parameters of a model step together
+        steps = int(states[0]["step"].item())
         torch._foreach_mul_(parameters, 1.0 - rate * group["weight_decay"])
         torch._foreach_lerp_(first, gradients, 1.0 - beta1)
         torch._foreach_mul_(second, beta2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -11,7 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hrm.models import Model, ModelSpec
 from hrm.models.hrm import HRMSpec
+from hrm.models.hrm_text import HRMTextSpec
+from hrm.models.recursion import DepthStage
 from hrm.models.transformer import TransformerSpec
+from hrm.models.trm import TRMSpec
+from hrm.models.universal_transformer import UniversalTransformerSpec
+from hrm.models.urm import URMSpec
+from hrm.nn.attention import AttentionKernel
 from hrm.nn.draws import Draws
 from hrm.nn.halting import HaltingSpec
 from hrm.segments import Carry, train_segment
@@ -27,8 +34,8 @@ def spec(request: pytest.FixtureRequest) -> ModelSpec:
     return MODELS[request.param].smoke()
 
 
-def built(spec: ModelSpec, shape: TaskShape = SHAPE) -> Model:
-    torch.manual_seed(0)
+def built(spec: ModelSpec, shape: TaskShape = SHAPE, seed: int = 0) -> Model:
+    torch.manual_seed(seed)
     return spec.build(shape)
 
 
@@ -91,11 +98,16 @@ def test_one_step_moves_every_parameter_and_lowers_the_loss(spec: ModelSpec) -> 
     assert last < first
 
 
-def test_bfloat16_is_close_to_float32(spec: ModelSpec) -> None:
-    model, batch = built(spec).eval(), rows()
-    exact = logits(model, batch)
-    model.configure(torch.bfloat16, "explicit")
-    assert float((logits(model, batch).float() - exact).abs().max()) < 0.1
+@pytest.mark.parametrize("kernel", ["sdpa", "explicit"])
+def test_bfloat16_is_close_to_float32(spec: ModelSpec, kernel: AttentionKernel) -> None:
+    """In relative L2, the mean over seeds: 0.006 to 0.014 with both kernels. Single entries are up to 0.2 away."""
+    errors = []
+    for seed in range(8):
+        model, batch = built(spec, seed=seed).eval(), rows()
+        exact = logits(model, batch)
+        model.configure(torch.bfloat16, kernel)
+        errors.append(float((logits(model, batch).float() - exact).norm() / exact.norm()))
+    assert sum(errors) / len(errors) < 0.02
 
 
 def test_explicit_attention_equals_the_fused_kernel(spec: ModelSpec) -> None:
@@ -105,36 +117,53 @@ def test_explicit_attention_equals_the_fused_kernel(spec: ModelSpec) -> None:
     torch.testing.assert_close(logits(model, batch), fused, rtol=1e-5, atol=1e-5)
 
 
-FLOP_CASES: list[tuple[ModelSpec, TaskShape]] = [
-    (TransformerSpec.smoke(), SHAPE),
-    (HRMSpec.smoke(), SHAPE),
-    (HRMSpec(hidden_size=16, num_heads=2, H_layers=1, L_layers=2, H_cycles=2, L_cycles=3, causal=True), SHAPE),
-    (
-        HRMSpec(
-            hidden_size=16,
-            num_heads=2,
-            H_layers=2,
-            L_layers=1,
-            puzzle_embedding_size=16,
-            halting=HaltingSpec(rule="q_with_target", segments=3),
-        ),
-        TaskShape(13, 10, 4),
-    ),
-]
+SMALL: dict[str, Any] = {"hidden_size": 16, "num_heads": 2}
+PUZZLE = TaskShape(13, 10, num_puzzle_identifiers=4)
+EARLY = (DepthStage(until=0.5, share=0.4),)
+WITH_Q: dict[str, Any] = {**SMALL, "halting": HaltingSpec(rule="q", segments=3)}
+WITH_TARGET: dict[str, Any] = {**SMALL, "halting": HaltingSpec(rule="q_with_target", segments=3)}
+FLOP_CASES: dict[str, tuple[ModelSpec, TaskShape]] = {
+    **{f"smallest {kind}": (variant.smoke(), SHAPE) for kind, variant in MODELS.items()},
+    "hrm with target": (HRMSpec(**WITH_TARGET, H_layers=2, L_layers=1, puzzle_embedding_size=16), PUZZLE),
+    "hrm of unequal stacks": (HRMSpec(**SMALL, H_layers=1, L_layers=2, H_cycles=2, L_cycles=3, causal=True), SHAPE),
+    "hrm with more gradient": (HRMSpec(**WITH_Q, H_layers=1, L_layers=2, gradient_steps=5), PUZZLE),
+    "hrm with a table, no Q": (HRMSpec(**SMALL, H_layers=1, L_layers=1, puzzle_embedding_size=24), PUZZLE),
+    "trm": (TRMSpec(**WITH_Q, puzzle_embedding_size=16, puzzle_tokens=4), PUZZLE),
+    "trm, last call only": (TRMSpec(**WITH_Q, gradient_steps=1), PUZZLE),
+    "trm, all starts": (TRMSpec(**WITH_Q, H_cycles=2, L_cycles=2, start="random", starts=3), PUZZLE),
+    "trm, all starts, target": (TRMSpec(**WITH_TARGET, H_cycles=2, L_cycles=2, start="random", starts=3), PUZZLE),
+    "trm, mlp": (TRMSpec(**WITH_Q, mixer="mlp", positions="learned", puzzle_embedding_size=16), PUZZLE),
+    "trm, curriculum": (TRMSpec(**WITH_Q, curriculum=EARLY), PUZZLE),
+    "urm": (URMSpec(**WITH_Q, num_layers=2, L_cycles=3, puzzle_embedding_size=16, damping=0.1, noise=0.1), PUZZLE),
+    "urm, curriculum": (URMSpec(**WITH_Q, num_layers=1, curriculum=EARLY), PUZZLE),
+    "universal transformer": (UniversalTransformerSpec(**WITH_Q, curriculum=EARLY), PUZZLE),
+    "universal transformer, cut": (UniversalTransformerSpec(**SMALL, cycles=5, gradient_steps=2), PUZZLE),
+    "hrm_text": (HRMTextSpec(hidden_size=128, num_heads=2, num_layers_per_stack=1), SHAPE),
+    "hrm_text, cycles": (HRMTextSpec(**SMALL, num_layers_per_stack=2, H_cycles=3, L_cycles=1), SHAPE),
+}
 
 
-@pytest.mark.parametrize(("spec", "shape"), FLOP_CASES)
-def test_the_flops_formula_counts_what_torch_counts(spec: ModelSpec, shape: TaskShape) -> None:
+@pytest.mark.parametrize("spent", [0.0, 1.0])
+@pytest.mark.parametrize(("spec", "shape"), FLOP_CASES.values(), ids=FLOP_CASES.keys())
+def test_the_flops_formula_counts_what_torch_counts(spec: ModelSpec, shape: TaskShape, spent: float) -> None:
     model, batch = built(spec, shape), rows(shape)
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as forward, torch.no_grad():
-        model.segment(model.initial_state(3, still(3)), batch, still(3))
-    assert forward.get_total_flops() == 3 * spec.flops(shape).forward
+    model.spent = spent
+    assert counted(lambda: logits(model, batch)) == 3 * spec.flops(shape, spent).forward
     carry = Carry.empty(model, 3, shape.sequence_length, torch.device("cpu"))
     carry.refill(model, batch, still(3))
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as training:
-        draws: Any = Draws(0, 1, torch.arange(3))
-        train_segment(model, carry, spec.halting_rule(), "softmax", torch.ones(3), draws).loss.backward()
-    assert training.get_total_flops() == pytest.approx(3 * spec.flops(shape).training, rel=0.01)
+    draws = Draws(0, 1, torch.arange(3))
+
+    def step() -> None:
+        scored = train_segment(model, carry, spec.halting_rule(), "softmax", torch.ones(3), draws)
+        scored.loss.backward()  # type: ignore[no-untyped-call]
+
+    assert counted(step) == pytest.approx(3 * spec.flops(shape, spent).training, rel=0.01)
+
+
+def counted(work: Callable[[], object]) -> int:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
 
 
 def test_the_known_parameter_counts_hold() -> None:
@@ -143,6 +172,17 @@ def test_the_known_parameter_counts_hold() -> None:
         assert HRMSpec().build(sudoku).num_parameters() == 27_275_266
         small = HRMSpec(hidden_size=256, num_heads=8, H_layers=2, L_layers=2)
         assert small.build(sudoku).num_parameters() == 3_414_018
+
+
+def test_a_model_with_tables_states_its_parameters_by_component() -> None:
+    spec = HRMSpec(hidden_size=256, num_heads=8, H_layers=2, L_layers=2, puzzle_embedding_size=256)
+    with torch.device("meta"):
+        model = spec.build(TaskShape(vocab_size=12, sequence_length=81, num_puzzle_identifiers=95_996))
+    stacks = {name: sum(p.numel() for p in getattr(model, name).parameters()) for name in ("H_level", "L_level")}
+    assert stacks == {"H_level": 1_703_936, "L_level": 1_703_936}
+    assert model.num_table_values() == 95_996 * 256
+    two_initial_states = 2 * 256
+    assert model.num_parameters() + model.num_table_values() + two_initial_states == 27_990_018
 
 
 def test_equal_layers_are_equal_parameters_but_for_what_halts() -> None:

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from small_experiment import SMALL, changed, write
 from sweep_fixture import write_sweep
 
 from hrm.checkpoint import read_checkpoint
+from hrm.models.hrm import HRMSpec
+from hrm.tasks import TaskShape
 from orchestrator import cli
 from orchestrator.store import SweepStore
 
@@ -125,9 +129,10 @@ def test_validate_says_what_a_sweep_would_do(run: Command, good: Path) -> None:
     assert run.json("validate", good) == expected
 
 
-@pytest.mark.parametrize(("of", "field"), [("experiment", "arms"), ("trial", "optimizer"), ("recipe", "num_train")])
+@pytest.mark.parametrize(("of", "field"), [("experiment", "arms"), ("trial", "optimizer"), ("recipe", "oneOf")])
 def test_schema_prints_a_json_schema(run: Command, of: str, field: str) -> None:
-    assert field in run.json("schema", "--of", of)["properties"]
+    schema = run.json("schema", "--of", of)
+    assert field in schema.get("properties", schema)
 
 
 def test_doctor_gives_a_verdict_on_every_line(run: Command) -> None:
@@ -296,3 +301,95 @@ def test_a_trial_that_fails_ends_with_1_and_its_reason(run: Command, good: Path)
         manifest.write_text(manifest.read_text().replace('"dataset_fingerprint": "', '"dataset_fingerprint": "0'))
     assert run("train", good) == 1
     assert run.err.startswith("error: dataset_changed: ")
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Path:
+    """A state dict of the original code with its configuration."""
+    spec = HRMSpec(hidden_size=16, num_heads=2, H_layers=1, L_layers=1)
+    state = spec.build(TaskShape(11, 16)).state_dict()
+    torch.save({f"_orig_mod.model.inner.{name}": value for name, value in state.items()}, tmp_path / "step_40")
+    (tmp_path / "all_config.yaml").write_text(json.dumps({"arch": {"num_heads": 2, "H_cycles": 3}}))
+    return tmp_path / "step_40"
+
+
+def test_a_checkpoint_goes_from_the_original_code_through_the_storage_and_back(run: Command, original: Path) -> None:
+    found = run.json("checkpoint", "import", original)
+    assert Path(found["checkpoint"]).parent == run.storage / "imported"
+    assert (found["kind"], found["step"], found["dtypes"]) == ("hrm", 40, {"float32": 14})
+    assert found["spec"]["model"]["H_cycles"] == 3
+    assert sum(found["components"].values()) == found["num_parameters"] + found["components"]["initial states"]
+    back = original.with_name("back") / "step_40"
+    assert run.json("checkpoint", "export", found["checkpoint"], "--output", back)["tensors"] == 14
+    there, here = (torch.load(path, weights_only=True) for path in (original, back))
+    assert list(there) == list(here)
+    assert all(torch.equal(there[key], here[key]) for key in there)
+
+
+def test_show_says_what_is_in_a_checkpoint_ours_or_not(run: Command, original: Path) -> None:
+    assert run("checkpoint", "show", original) == 0
+    assert "hrm, 27,010 parameters without tables (14 float32 tensors), step 40" in run.out
+    assert "initial states" in run.out
+    assert "assumed, as neither shapes nor a configuration say: " in run.out
+    folder = run.json("checkpoint", "import", original, "--set", "num_heads=4")["checkpoint"]
+    assert run("checkpoint", "show", folder) == 0
+    assert '"num_heads": 4' in run.out
+    assert f"from {original} (original state dict, sha256 " in run.out
+
+
+def test_a_trained_checkpoint_is_shown_and_its_averaged_or_raw_weights_are_written(run: Command, good: Path) -> None:
+    trained = run.json("train", good, "--set", "base.ema=0.5", "--arm", "control")
+    path = Path(trained["directory"]) / trained["best_checkpoint"]
+    shown = run.json("checkpoint", "show", path)
+    assert (shown["kind"], shown["averaged"], shown["step"]) == ("transformer", True, trained["best_step"])
+    assert shown["validation"] == trained["best_validation"]
+    held = read_checkpoint(path)
+    for which, expected in (("ema", held.evaluation_weights), ("raw", held.model)):
+        target = good.with_name(f"{which}.safetensors")
+        assert run("checkpoint", "export", path, "--output", target, "--format", "safetensors", "--weights", which) == 0
+        found = load_file(target)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_wrong_checkpoints_end_with_2_and_a_way_out(run: Command, original: Path, good: Path) -> None:
+    folder = run.json("checkpoint", "import", original)["checkpoint"]
+    damaged = original.with_name("damaged")
+    damaged.write_bytes(original.read_bytes()[:-500])
+    trained = run.json("train", good, "--arm", "control")
+    ours = Path(trained["directory"]) / trained["best_checkpoint"]
+    for arguments, said in (
+        (
+            ["import", damaged],
+            "damaged: is not an archive as torch.save writes it, or it is cut off. Give an intact file.",
+        ),
+        (["show", damaged], "is cut off. Give an intact file."),
+        (["import", good.parent], "is a folder, not a file"),
+        (["import", folder], "is a checkpoint of ours already. Use it as it is"),
+        (["import", original], "is there already. Remove it, or give another --output."),
+        (["import", original, "--output", good / "x"], "cannot be written: "),
+        (["import", original, "--output", ours.parent / "step-00000000"], "is a folder of a trial"),
+        (["import", original, "--config", "none.yaml"], "none.yaml: cannot be read"),
+        (["show", good.parent / "none"], "there is no such file"),
+        (["show", good.parent], "is no whole checkpoint"),
+        (["export", original, "--output", "x"], "is no whole checkpoint"),
+        (["export", folder, "--output", good], "is there already"),
+        (["export", folder, "--output", good / "x"], "cannot be written: "),
+        (["export", folder, "--output", "x", "--weights", "ema"], "it has no averaged weights. Leave --weights out"),
+        (["export", ours, "--output", "x"], "no model of kind 'transformer'. Export it with --format safetensors"),
+    ):
+        assert run("checkpoint", *arguments) == 2, arguments
+        assert said in run.err, arguments
+        assert "Traceback" not in run.err
+
+
+def test_a_trial_starts_from_a_checkpoint_that_the_file_names(run: Command, good: Path) -> None:
+    first = run.json("train", good)
+    path = Path(first["directory"]) / first["best_checkpoint"]
+    second = run.json("train", good, "--set", f"arms.plain.patch.initialize_from={path}")
+    assert second["directory"] != first["directory"]
+    manifest = read_checkpoint(Path(second["directory"]) / second["best_checkpoint"]).manifest
+    assert manifest["lineage"]["trial_id"] == read_checkpoint(path).manifest["trial_id"]

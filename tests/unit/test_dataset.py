@@ -249,6 +249,9 @@ def _folder(path: Path) -> Path:
         ({"inputs": np.zeros((5, 7), float)}, "must hold integers"),
         ({"puzzle_identifiers": np.zeros(4, int)}, r"every column must be \[N\]"),
         ({"puzzle_identifiers": np.zeros((5, 1), int)}, r"`puzzle_identifiers` must be \[N\]"),
+        ({"prefix_lengths": np.zeros((5, 1), int)}, r"`prefix_lengths` must be \[N\]"),
+        ({"prefix_lengths": np.full(5, 8)}, r"`prefix_lengths` must be \[N\], >= 0 and <= 7"),
+        ({"prefix_lengths": np.arange(5)}, "must not be scored: .* 3 rows score one, the first is 2"),
     ],
 )
 def test_rows_that_would_train_nonsense_are_refused(tmp_path: Path, change: dict[str, np.ndarray], rule: str) -> None:

@@ -103,7 +103,7 @@ def test_all_mistakes_of_a_file_come_at_once_each_at_its_place(tmp_path: Path) -
          "in arm plain: hidden_size must be a multiple of 2 * num_heads, got 18 and 2 heads", "Change"),
         ({"base__optimizer__learning_rate": -1}, "base.optimizer.learning_rate", "must be > 0, got -1", "Raise it"),
         ({"arms__control__patch__model__kind": "transfomer"}, "arms.control.patch.model.kind",
-         "must be one of hrm, transformer, got 'transfomer'", "Did you mean `transformer`?"),
+         "must be one of hrm, hrm_text, transformer, trm, universal_transformer, urm, got 'transfomer'", "Did you mean `transformer`?"),
         ({"base__seed": 3}, "base.seed", "is the same for all arms", "Set search.seed at the top of the file"),
         ({"base__budget": {}}, "base.budget", "is the same for all arms", "Set budget at the top"),
         ({"arms__plain": {"patch": {"task": {}}}}, "arms.plain.patch.task", "is the same for all arms", "Set tasks"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hrm.data.order import OriginalOrder, RowOrder, SequentialOrder
+from hrm.data.order import OriginalOrder, RowOrder, SequentialOrder, first_worker_generator
 from hrm.errors import SpecError
 from hrm.nn.draws import Draws, dropout
 
@@ -91,6 +91,32 @@ def test_the_original_order_gives_all_rows_of_a_puzzle_in_random_order() -> None
         assert sorted(batch) == [row for p in sorted(puzzles) for row in range(order.puzzles[p], order.puzzles[p + 1])]
     assert any(batch.index(3) > batch.index(4) for batch in batches)
     assert any(batch.index(3) < batch.index(4) for batch in batches)
+
+
+def one_puzzle_at_a_time(order: OriginalOrder, iterations: int) -> list[list[int]]:
+    """The original's batches, drawn as its text says: the last, short batch of an iteration draws and is dropped."""
+    batches, choices = [], first_worker_generator(order.seed)
+    for iteration in range(1, iterations + 1):
+        rng = np.random.Generator(np.random.Philox(seed=order.seed + iteration))
+        groups = [group for _ in range(order.epochs) for group in rng.permutation(order.num_groups)]
+        batch: list[int] = []
+        for group in groups:
+            puzzle = rng.integers(order.groups[group], order.groups[group + 1])
+            first, size = order.puzzles[puzzle], order.puzzles[puzzle + 1] - order.puzzles[puzzle]
+            room = min(size, order.batch_size - len(batch))
+            batch += (first + choices.choice(size, room, replace=False)).tolist()
+            if len(batch) == order.batch_size:
+                batches.append(batch)
+                batch = []
+    return batches
+
+
+@pytest.mark.parametrize("batch_size", [1, 6, 11])
+def test_the_original_order_is_what_its_plain_loop_gives_over_many_iterations(batch_size: int) -> None:
+    order = grouped(batch_size, seed=5, epochs=3)
+    expected = one_puzzle_at_a_time(order, iterations=20)
+    assert len(expected) >= 20
+    assert taken(order, len(expected), np.arange(batch_size)) == expected
 
 
 def test_an_iteration_that_never_fills_a_batch_is_refused() -> None:

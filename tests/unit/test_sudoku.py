@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -43,24 +44,27 @@ def every_row(dataset: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield from zip(read["inputs"], read["labels"], strict=True)
 
 
+@cache
+def peers(cell: int, size: int) -> list[int]:
+    """The cells in its row, its column and its box."""
+    (row, column), (height, width) = divmod(cell, size), BOXES[size]
+    places = [divmod(other, size) for other in range(size * size)]
+    return [
+        r * size + c
+        for r, c in places
+        if r == row or c == column or (r // height == row // height and c // width == column // width)
+    ]
+
+
 def solutions_by_trial(tokens: list[int], size: int) -> Iterator[list[int]]:
     """Every solution, by trying each digit in the cell that leaves the fewest: the plainest search."""
-    height, width = BOXES[size]
-
-    def seen(cell: int) -> set[int]:
-        row, column = divmod(cell, size)
-        return {
-            tokens[r * size + c]
-            for r in range(size)
-            for c in range(size)
-            if r == row or c == column or (r // height == row // height and c // width == column // width)
-        }
-
-    left = {cell: set(range(2, size + 2)) - seen(cell) for cell in range(size * size) if tokens[cell] == BLANK}
-    if not left:
+    digits = set(range(2, size + 2))
+    blank = [cell for cell, token in enumerate(tokens) if token == BLANK]
+    left = {cell: digits - {tokens[peer] for peer in peers(cell, size)} for cell in blank}
+    if not blank:
         yield tokens
         return
-    cell = min(left, key=lambda cell: len(left[cell]))
+    cell = min(blank, key=lambda cell: len(left[cell]))
     for digit in left[cell]:
         yield from solutions_by_trial([*tokens[:cell], digit, *tokens[cell + 1 :]], size)
 

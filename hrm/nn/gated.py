@@ -1,0 +1,73 @@
+"""The parts of HRM-Text: pre-norm blocks whose attention is gated, their stacks, and the mask of a prompt.
+
+A stack ends with a norm, so that a state keeps its scale however often the stack is called. No norm has parameters.
+
+Shapes: B rows, S positions, D hidden, N heads, K head size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hrm.nn.attention import AttentionKernel, attend, rotate
+from hrm.nn.layers import BlockShape, Linear, SwiGLU, rms_norm
+
+EPSILON = 1e-6
+
+
+def prefix_mask(lengths: Tensor, size: int) -> Tensor:
+    """[B, 1, S, S] bool, True where a position may look: back, and ahead within the first `lengths` [B]."""
+    position = torch.arange(size, device=lengths.device)
+    back = position <= position.unsqueeze(1)
+    return (back | (position < lengths.view(-1, 1, 1))).unsqueeze(1)
+
+
+class GatedAttention(nn.Module):
+    """Causal attention, each channel of each head scaled by a sigmoid gate (Qiu et al. 2025).
+
+    One fused projection, rows ordered gate, q, k, v.
+    """
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__()
+        self.num_heads = shape.num_heads
+        self.kernel: AttentionKernel = "sdpa"
+        self.gqkv_proj = Linear(shape.hidden_size, 4 * shape.hidden_size)
+        self.o_proj = Linear(shape.hidden_size, shape.hidden_size)
+
+    def forward(self, x: Tensor, tables: Tensor, mask: Tensor | None) -> Tensor:
+        """mask: instead of the causal one."""
+        rows, length, _ = x.shape
+        gqkv = self.gqkv_proj(x).view(rows, length, 4, self.num_heads, -1)
+        q, k, v = gqkv[:, :, 1:].permute(2, 0, 3, 1, 4)
+        mixed = attend(rotate(q, tables), rotate(k, tables), v, True, mask, self.kernel)
+        y: Tensor = self.o_proj(gqkv[:, :, 0].flatten(2).sigmoid() * mixed)
+        return y
+
+
+class GatedBlock(nn.Module):
+    """x = x + attention(rms(x)); x = x + mlp(rms(x))."""
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__()
+        self.self_attn = GatedAttention(shape)
+        self.mlp = SwiGLU(shape.hidden_size, shape.expansion)
+
+    def forward(self, x: Tensor, tables: Tensor, mask: Tensor | None) -> Tensor:
+        x = x + self.self_attn(rms_norm(x, EPSILON), tables, mask)
+        y: Tensor = x + self.mlp(rms_norm(x, EPSILON))
+        return y
+
+
+class GatedStack(nn.Module):
+    """Blocks one after another, then a norm."""
+
+    def __init__(self, num_layers: int, shape: BlockShape) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(GatedBlock(shape) for _ in range(num_layers))
+
+    def forward(self, x: Tensor, tables: Tensor, mask: Tensor | None) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, tables, mask)
+        return rms_norm(x, EPSILON)

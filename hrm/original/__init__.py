@@ -1,0 +1,1 @@
+"""Checkpoints of the original HRM, TRM and URM code: read safely, understood, converted both ways."""
