@@ -13,6 +13,7 @@ from analysis.answer import Answer
 from analysis.arms import ArmResult, ranked
 from analysis.compare import Difference
 from analysis.numbers import amount, count, duration, flop, p_value, percent, plural, significant, together
+from analysis.records import ArmCost
 
 if TYPE_CHECKING:
     from analysis.report import Report
@@ -83,6 +84,42 @@ def configurations_table(report: Report, task: str) -> Table:
     names = sorted({name for arm in arms for name in arm.best_configuration})
     rows = [[name, *(_value(arm.best_configuration.get(name)) for arm in arms)] for name in names]
     return Table(["searched parameter", *(arm.name for arm in arms)], rows, frozenset(range(1, len(arms) + 1)))
+
+
+def costs_table(costs: Sequence[ArmCost], reference: str) -> Table:
+    """What each arm costs as its file states it; ratios are to the arm `reference` on the same task."""
+    own = {cost.task: cost for cost in costs if cost.arm == reference}
+    header = ["arm", "parameters", "ratio", "tables", "forward", "training", "ratio", "steps", "tokens"]
+    rows = [
+        [
+            f"{cost.task}/{cost.arm}" if len(own) > 1 else cost.arm,
+            f"{cost.parameters:,}",
+            f"{cost.parameters / own[cost.task].parameters:.3f}",
+            count(cost.table_values),
+            count(cost.forward_flops_per_token),
+            count(cost.flops_per_token),
+            f"{cost.flops_per_token / own[cost.task].flops_per_token:.3f}",
+            count(cost.steps),
+            count(cost.tokens),
+        ]
+        for cost in costs
+    ]
+    return Table(header, rows, frozenset(range(1, len(header))))
+
+
+def costs_notes(costs: Sequence[ArmCost], reference: str) -> list[str]:
+    """What the columns mean, and how far the spaces move the costs of single arms."""
+    lines = [
+        "Parameters without puzzle tables; forward and training FLOPs per token and segment, training with everything "
+        f"that a step computes and as a mean over the training; ratios to {reference}; the steps and scored tokens "
+        "that the budget buys where no row halts early."
+    ]
+    for cost in costs:
+        ranges = (("parameters", cost.parameters_range), ("training FLOPs per token", cost.flops_per_token_range))
+        moved = [f"{name} from {count(ends[0])} to {count(ends[1])}" for name, ends in ranges if ends]
+        if moved:
+            lines.append(f"The space of {cost.arm} takes {' and '.join(moved)}.")
+    return list(dict.fromkeys(lines))
 
 
 def cost_table(report: Report) -> Table:

@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--task", help="on which task (default: the first)")
     train.add_argument("--seed", type=int, default=0)
 
-    validate = _command(commands, "validate", _validate, "check an experiment file: all problems at once")
+    validate = _command(commands, "validate", _validate, "check an experiment file, build its data, show what its arms cost")
     _experiment_options(validate)
 
     for name, command, text in (
@@ -160,16 +160,9 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from orchestrator.experiment import load_experiment
+    from orchestrator.validation import validate
 
-    experiment = load_experiment(options.experiment, options.overrides, options.smoke)
-    spec = experiment.spec
-    lines = len(experiment.arms)
-    searches, replicas = lines * spec.search.trials, lines * spec.replicas.seeds * spec.replicas.configurations
-    facts = {"arms": list(spec.arms), "tasks": list(experiment.tasks), "search_trials": searches, "replicas": replicas}
-    text = f"{options.experiment}: good. {len(spec.arms)} arms on {len(experiment.tasks)} task(s): "
-    print(json.dumps(facts) if options.json else f"{text}{searches} search trials and {replicas} replicas.")
-    return DONE
+    return validate(options)
 
 
 def _status(options: argparse.Namespace) -> int:

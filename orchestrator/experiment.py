@@ -22,6 +22,7 @@ from hrm.strict_yaml import parse_yaml, read_yaml
 from hrm.tasks import TaskSpec
 from hrm.trial import AnyTaskSpec, BudgetSpec, ObjectiveSpec, TrialSpec
 from hrm.variants import union
+from orchestrator.matching import MatchSpec, unmatched
 from orchestrator.resources import ResourceSpec
 from orchestrator.schedulers import PrunerSpec
 from orchestrator.schedulers.successive_halving import SuccessiveHalvingSpec
@@ -89,6 +90,7 @@ class ExperimentSpec(Spec):
     objective: ObjectiveSpec = ObjectiveSpec()
     budget: BudgetSpec = BudgetSpec()
     """Of every trial: arms are matched by it."""
+    match: MatchSpec = MatchSpec()
     replicas: ReplicaSpec = ReplicaSpec()
     resources: ResourceSpec = ResourceSpec()
     trackers: Sequence[AnyTrackerSpec] = (MlflowSpec(),)
@@ -97,7 +99,7 @@ class ExperimentSpec(Spec):
 
     def science(self) -> dict[str, Any]:
         """The part that changes the numbers: what a sweep directory may not change under its name."""
-        data = self.model_dump(mode="json", exclude={"question", "resources", "trackers", "smoke"})
+        data = self.model_dump(mode="json", exclude={"question", "match", "resources", "trackers", "smoke"})
         for arm in data["arms"].values():
             arm.pop("description")
         return data
@@ -150,7 +152,7 @@ def load_experiment(
     problems += _proved(spec, arms or stand_ins, path)
     name = name or path.stem + ("-smoke" if smoke else "")
     problems += _misnamed({"--name": [name], f"{path}: arms": spec.arms, f"{path}: tasks": tasks})
-    problems += _unmeasured(spec, path) + unfit(spec, arms, str(path))
+    problems += _unmeasured(spec, path) + unmatched(spec, str(path)) + unfit(spec, arms, str(path))
     if problems:
         raise SpecError(*dict.fromkeys(problems))
     return Experiment(name, spec, tasks, arms)

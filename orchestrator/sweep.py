@@ -11,7 +11,7 @@ from typing import Any
 from ray.exceptions import RayError
 from ray.tune import TuneError
 
-from analysis.records import SweepRecord
+from analysis.records import ArmCost, SweepRecord
 from analysis.report import Report as SweepReport
 from analysis.report import write_report
 from analysis.sweep import load_sweep
@@ -25,12 +25,13 @@ from orchestrator.disk import check_disk
 from orchestrator.experiment import Experiment, ExperimentSpec
 from orchestrator.importance import importances
 from orchestrator.ledger import Ledger
+from orchestrator.matching import how_well, reference_arm
 from orchestrator.signals import stop_on_signals
-from orchestrator.starts import check_starts
 from orchestrator.store import SweepStore
 from orchestrator.trackers.mirror import Mirror
 from orchestrator.trial_driver import Place
 from orchestrator.tuning import execute
+from orchestrator.validation import check_built
 
 MIRROR_SECONDS = 60.0
 """How long the end of a sweep waits for its trackers."""
@@ -41,6 +42,9 @@ class View:
 
     def waiting(self, message: str) -> None:
         """Before something that takes seconds."""
+
+    def measured(self, costs: list[ArmCost], comparison: str) -> None:
+        """Once the data is built: what each arm costs, and in words how closely the arms match."""
 
     def started(self, ledger: Ledger, cluster: Cluster, concurrency: int, ui_commands: list[str]) -> None:
         """Once, before the first trial."""
@@ -73,8 +77,10 @@ def run_sweep(
     store.open()
     try:
         view.waiting("Building the data")
-        record = _sweep_record(experiment, store)
-        check_starts(experiment.arms, store.data_root)
+        datasets = {name: _build(task, store) for name, task in experiment.tasks.items()}
+        costs = check_built(experiment, store.data_root)
+        view.measured(costs, how_well(costs, reference_arm(experiment.spec), experiment.spec.budget))
+        record = _sweep_record(experiment, store, datasets, costs)
         check_disk(experiment, store)
         trackers = [spec.build(store.directory, store.storage) for spec in experiment.spec.trackers]
         mirrors = [Mirror(tracker, store.directory) for tracker in trackers]
@@ -94,9 +100,10 @@ def run_sweep(
         store.close()
 
 
-def _sweep_record(experiment: Experiment, store: SweepStore) -> SweepRecord:
-    """Build the data; write `sweep.json`, or check that the one that is there asks the same."""
-    datasets = {name: _build(task, store) for name, task in experiment.tasks.items()}
+def _sweep_record(
+    experiment: Experiment, store: SweepStore, datasets: dict[str, dict[str, Any]], costs: list[ArmCost]
+) -> SweepRecord:
+    """Write `sweep.json`, or check that the one that is there asks the same."""
     science = experiment.spec.science()
     if store.exists():
         record = store.read_sweep()
@@ -130,6 +137,7 @@ def _sweep_record(experiment: Experiment, store: SweepStore) -> SweepRecord:
         code=code_version(),
         environment=environment(),
         created=time.time(),
+        costs=costs,
     )
     store.write_sweep(record)
     return record

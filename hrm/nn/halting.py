@@ -28,9 +28,8 @@ class HaltingSpec(Spec):
     @model_validator(mode="after")
     def _explores_what_halts(self) -> Self:
         if self.rule == "none" and self.exploration != 0.1:
-            raise ValueError(
-                f"exploration must be left out where rule is `none`, got {self.exploration}; set rule: q, or leave it out"
-            )
+            given = f"must be left out where rule is `none`, got {self.exploration}"
+            raise ValueError(f"exploration {given}; set rule: q, or leave it out")
         return self
 
 

@@ -122,7 +122,7 @@ class SwiGLU(nn.Module):
 
 
 class ConvSwiGLU(SwiGLU):
-    """down(silu(convolution(silu(gate) * up))), a depthwise convolution over positions t-k+1 .. t (URM, Gao et al. 2025)."""
+    """down(silu(convolution(silu(gate) * up))), depthwise over positions t-k+1 .. t (URM, Gao et al. 2025)."""
 
     def __init__(self, size: int, expansion: float, kernel: int) -> None:
         super().__init__(size, expansion)

@@ -147,11 +147,15 @@ class Conversation:
 
     def words(self) -> list[str]:
         """The row's tokens as text, from `<system>` to `<eos>`."""
+        return [*self.first_turns(len(TURNS)), END]
+
+    def first_turns(self, count: int) -> list[str]:
+        """The tokens of so many first turns."""
         strategy, tactic, goal = self.triple
         words: list[str] = []
-        for (role, texts), choice in zip(TURNS, self.phrasings, strict=True):
+        for (role, texts), choice in zip(TURNS[:count], self.phrasings, strict=False):
             words += [f"<{role}>", *texts[choice].format(s=strategy, t=tactic, g=goal).split()]
-        return [*words, END]
+        return words
 
 
 class RedTeamSpec(TaskSpec):
@@ -166,6 +170,8 @@ class RedTeamSpec(TaskSpec):
     num_test: int = Field(default=200, ge=1, le=100_000)
     phrasings: int = Field(default=3, ge=1, le=3)
     """Phrasings per turn: with 1 a conversation is its triple, with 3 there are 19,683 of each triple."""
+    prompt_turns: int = Field(default=0, ge=0, lt=len(TURNS))
+    """So many first turns are a prompt: not scored, and read as a whole by models that can (PrefixLM)."""
     seed: int = Field(default=0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
@@ -191,6 +197,7 @@ class RedTeamSpec(TaskSpec):
 
         `generator_cross_entropy` is the factorised generator's loss on test, in nats per scored token. It does not
         know that the splits share no triple: it is the best that a model can do which has learnt the composition.
+        With a prompt it is not stated, since prompts give items away.
         """
         conversations = self._conversations()
         texts = {split: [row.words() for row in rows] for split, rows in conversations.items()}
@@ -200,12 +207,17 @@ class RedTeamSpec(TaskSpec):
         scored: dict[str, float] = {}
         for split, rows in texts.items():
             inputs, labels = encode_rows(rows, vocabulary, length)
-            writer.write_split(split, {"inputs": inputs, "labels": labels})
+            columns = {"inputs": inputs, "labels": labels}
+            if self.prompt_turns:
+                prompts = [len(row.first_turns(self.prompt_turns)) for row in conversations[split]]
+                columns["prefix_lengths"] = np.array(prompts, dtype=np.int32)
+                labels[np.arange(1, length + 1) < columns["prefix_lengths"][:, None]] = IGNORE
+            writer.write_split(split, columns)
             scored[split] = float((labels != IGNORE).sum()) / len(rows)
         entropy = {split: self.generator_nats / tokens for split, tokens in scored.items()}
+        whole = {"generator_cross_entropy": entropy["test"], "generator_cross_entropy_by_split": entropy}
         writer.facts = {
-            "generator_cross_entropy": entropy["test"],
-            "generator_cross_entropy_by_split": entropy,
+            **({} if self.prompt_turns else whole),
             "mean_scored_tokens_by_split": scored,
             "distinct_triples_by_split": {
                 split: len({r.triple for r in rows}) for split, rows in conversations.items()

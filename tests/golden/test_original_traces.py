@@ -80,6 +80,10 @@ def trace(request: pytest.FixtureRequest) -> Trace:
     return Trace(request.param)
 
 
+def test_a_model_has_the_parameters_of_the_original(trace: Trace) -> None:
+    assert trace.model().num_parameters() == trace.facts["parameters"]
+
+
 def test_every_segment_of_an_evaluation_gives_the_original_logits(trace: Trace) -> None:
     model = trace.model().eval()
     rows = trace.rows("eval.batch.")

@@ -99,6 +99,7 @@ def trial(task: Any, model: ModelSpec, optimizer: OptimizerSpec, **fields: Any) 
 
 def with_options(spec: ModelSpec, rule: Any) -> ModelSpec:
     options = {
+        "L_cycles": 1,
         "causal": False,
         "puzzle_embedding_size": 16,
         "halting": HaltingSpec(rule=rule, segments=2),
@@ -106,6 +107,8 @@ def with_options(spec: ModelSpec, rule: Any) -> ModelSpec:
         "noise": 0.1,
         "start": "random",
         "starts": 2 if rule == "q_with_target" else 1,
+        "positions": "learned" if rule == "q" else "rotary",
+        "mixer": "mlp" if rule == "q" else "attention",
     }
     return spec.model_copy(update={name: value for name, value in options.items() if name in type(spec).model_fields})
 

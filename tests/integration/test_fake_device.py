@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from torch.utils import backend_registration
+
 from hrm.models import ModelSpec
 from hrm.optim import OptimizerSpec
 from hrm.variants import discover
@@ -15,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_model_trains_and_evaluates_on_an_accelerator_with_every_halting_rule_and_optimizer() -> None:
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip("this torch cannot have a device of Python alone")
     script = Path(__file__).with_name("fake_device.py")  # a process of its own: a device cannot be unregistered
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, env=environment)

@@ -49,4 +49,6 @@ def test_exploration_makes_its_share_of_rows_go_on() -> None:
 
 def test_evaluation_takes_every_segment() -> None:
     spec = HaltingSpec(rule="q", segments=4, exploration=0.0)
-    assert halted_rows(spec, q((9, 0), (9, 0)), torch.tensor([1, 4]), Draws(0, 0, torch.arange(2), training=False)).tolist() == [False, True]
+    assert halted_rows(
+        spec, q((9, 0), (9, 0)), torch.tensor([1, 4]), Draws(0, 0, torch.arange(2), training=False)
+    ).tolist() == [False, True]

@@ -173,6 +173,15 @@ def test_normal_is_standard_normal_everywhere() -> None:
     assert x.isfinite().all()
 
 
+def test_truncated_normal_ends_at_two_sigma_and_has_a_deviation_of_one() -> None:
+    x = Draws(0, 1, torch.arange(400)).truncated_normal((10, 30))
+    sigma = 1 / 0.8796  # a standard normal distribution cut at two has this deviation
+    assert 0.999 * 2 * sigma < float(x.abs().max()) < 1.0001 * 2 * sigma
+    assert abs(float(x.mean())) < 0.01
+    assert abs(float(x.std()) - 1.0) < 0.01
+    assert abs(float((x.abs() < sigma).float().mean()) - 0.6827 / 0.9545) < 0.005
+
+
 def test_copies_of_a_slot_draw_apart() -> None:
     u = Draws(0, 1, torch.arange(50)).spread(4).uniform()
     assert len(u) == len(u.unique()) == 200

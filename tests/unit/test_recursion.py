@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hrm.models.hrm import HRMSpec
 from hrm.models.recursion import RecursiveModel, RecursiveSpec
+from hrm.models.transformer import TransformerSpec
 from hrm.models.trm import TRMSpec
 from hrm.models.universal_transformer import UniversalTransformerSpec
 from hrm.models.urm import URMSpec
@@ -132,3 +133,12 @@ def test_the_gradients_of_a_training_follow_the_formula(spec: RecursiveSpec) -> 
         assert (parameter.grad is None) == (expected is None), name
         if parameter.grad is not None and expected is not None:
             assert error(parameter.grad, expected) < 1e-5, name
+
+
+def test_a_transformer_is_one_call_of_a_looped_one_from_nothing() -> None:
+    looping = built(looped(cycles=1, causal=True, halting=HaltingSpec())).eval()
+    plain = TransformerSpec(hidden_size=16, num_heads=2, num_layers=2, causal=True).build(SHAPE).eval()
+    weights = {name.replace("level.", "stack."): value for name, value in looping.state_dict().items()}
+    plain.load_state_dict({name: weights[name] for name in plain.state_dict()})
+    nothing = {"h": torch.zeros(ROWS, SHAPE.sequence_length, 16)}
+    assert torch.equal(plain.segment({}, rows(), draws()).logits, looping.segment(nothing, rows(), draws()).logits)

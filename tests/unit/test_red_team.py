@@ -209,3 +209,17 @@ def test_a_recipe_with_more_rows_than_conversations_is_refused() -> None:
 def test_fields_out_of_range_are_refused(change: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
         RedTeamSpec.model_validate(change)
+
+
+def test_a_prompt_is_its_first_turns_and_only_what_follows_is_scored(dataset: Dataset, tmp_path: Path) -> None:
+    prompted = build_dataset(RedTeamSpec(prompt_turns=2), tmp_path)
+    whole, rows = (part.split("train").gather(np.arange(50)) for part in (dataset, prompted))
+    role = prompted.manifest.vocabulary.index("<user>")
+    for inputs, labels, plain, length in zip(
+        rows["inputs"], rows["labels"], whole["labels"], rows["prefix_lengths"], strict=True
+    ):
+        assert (inputs[:length] == prompted.manifest.vocabulary.index("<assistant>")).sum() == 0
+        assert labels[length - 1] == inputs[length] != role  # the answer's first token is predicted from the whole prompt
+        assert (labels[: length - 1] == IGNORE).all()
+        assert (labels[length - 1 :] == plain[length - 1 :]).all()
+    assert "generator_cross_entropy" not in prompted.manifest.facts

@@ -1,0 +1,82 @@
+"""`validate`: everything about an experiment file that can be wrong, and what its arms cost, without running a trial.
+
+It builds the data, since a recipe that cannot be built is wrong too, and only the data tell the size of a model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as Grid
+
+from analysis.records import ArmCost
+from analysis.tables import Table, costs_notes, costs_table
+from hrm.data.dataset import build_dataset
+from hrm.errors import Problem, SpecError
+from orchestrator.costs import arm_costs
+from orchestrator.experiment import Experiment, load_experiment
+from orchestrator.matching import check_match, how_well, reference_arm
+from orchestrator.starts import check_starts
+
+
+def check_built(experiment: Experiment, data_root: Path) -> list[ArmCost]:
+    """What the arms cost. Raises SpecError for what only the built data can tell is wrong."""
+    check_starts(experiment.arms, data_root)
+    costs = arm_costs(experiment, data_root)
+    check_match(experiment, costs, data_root)
+    return costs
+
+
+def validate(options: argparse.Namespace) -> int:
+    """The `validate` command; gives its exit code."""
+    experiment = load_experiment(options.experiment, options.overrides, options.smoke)
+    root = options.storage.resolve() / "data"
+    _build(experiment, root)
+    costs = check_built(experiment, root)
+    spec, lines = experiment.spec, len(experiment.arms)
+    searches, replicas = lines * spec.search.trials, lines * spec.replicas.seeds * spec.replicas.configurations
+    reference = reference_arm(spec)
+    comparison = how_well(costs, reference, spec.budget)
+    if options.json:
+        facts = {"arms": list(spec.arms), "tasks": list(experiment.tasks), "search_trials": searches}
+        facts |= {"replicas": replicas, "compared_to": reference, "comparison": comparison}
+        print(json.dumps({**facts, "costs": [asdict(cost) for cost in costs]}))
+        return 0
+    console = Console()
+    sizes = f"{len(spec.arms)} arms on {len(experiment.tasks)} task(s)"
+    trials = f"{searches} search trials and {replicas} replicas"
+    console.print(f"{options.experiment}: good. {sizes}: {trials}.\n", soft_wrap=True, highlight=False)
+    console.print(_grid(costs_table(costs, reference)))
+    for note in [*costs_notes(costs, reference), comparison]:
+        console.print(note, highlight=False)
+    return 0
+
+
+def _build(experiment: Experiment, root: Path) -> None:
+    """Build every recipe that is not built. Raises SpecError with all that cannot be."""
+    problems: list[Problem] = []
+    for task in experiment.tasks.values():
+        try:
+            build_dataset(task, root)
+        except SpecError as error:
+            problems += error.problems
+        except OSError as error:
+            rule = f"cannot be written: {error.strerror}"
+            problems.append(Problem(str(root), rule, "Give another --storage, or change its rights"))
+    if problems:
+        raise SpecError(*dict.fromkeys(problems))
+
+
+def _grid(table: Table) -> Grid:
+    """For a terminal."""
+    grid = Grid(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for column, title in enumerate(table.header):
+        number = column in table.numeric
+        grid.add_column(title, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    for row in table.rows:
+        grid.add_row(*row)
+    return grid
