@@ -26,6 +26,9 @@ def render_markdown(report: Report) -> str:
     if report.failures:
         blocks += ["## Failed trials", table_text(tables.failures_table(report))]
     blocks += ["## How the arms were compared", _text(tables.matching_paragraph(report))]
+    if report.costs:
+        blocks.append(table_text(tables.costs_table(report.costs, report.compared_to)))
+        blocks.append("\n".join(f"- {_text(note)}" for note in tables.costs_notes(report.costs, report.compared_to)))
     blocks += ["## What it cost", table_text(tables.cost_table(report))]
     blocks += ["## Data", table_text(tables.datasets_table(report))]
     blocks += ["## Where it ran, and how to run it again", table_text(tables.environment_table(report))]

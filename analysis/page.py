@@ -133,6 +133,10 @@ def _failures(report: Report, root: str) -> str:
 
 def _method(report: Report) -> str:
     paragraph = f"<p>{escape(tables.matching_paragraph(report))}</p>\n"
+    if report.costs:
+        notes = "".join(f"<li>{escape(note)}</li>" for note in tables.costs_notes(report.costs, report.compared_to))
+        paragraph += table_html(tables.costs_table(report.costs, report.compared_to))
+        paragraph += f'<ul class="notes">{notes}</ul>'
     cost = _section("What it cost", table_html(tables.cost_table(report), "facts"))
     data = _section("Data", table_html(tables.datasets_table(report)))
     return _section("How the arms were compared", paragraph) + cost + data

@@ -20,6 +20,7 @@ from analysis.arms import ArmResult, measure_arms
 from analysis.compare import Direction
 from analysis.markdown import render_markdown
 from analysis.page import render_page
+from analysis.records import ArmCost
 from analysis.sweep import Sweep
 
 SCHEMA = 1
@@ -67,6 +68,10 @@ class Report:
     """`{trials, seconds, flops}` summed over all trials, whatever their end."""
     reproduce: dict[str, Any]
     datasets: dict[str, dict[str, Any]]
+    costs: list[ArmCost]
+    """What each arm costs as the experiment states it; empty for sweeps of earlier versions."""
+    compared_to: str
+    """The arm that these costs are compared with."""
     schema: int = field(default=SCHEMA)
 
     def to_json(self) -> str:
@@ -104,6 +109,8 @@ def build_report(sweep: Sweep, importance: Importance | None = None) -> Report:
             "environment": record.environment,
         },
         datasets=record.datasets,
+        costs=record.costs,
+        compared_to=(record.experiment.get("match") or {}).get("to") or record.arms[0],
     )
 
 

@@ -89,7 +89,7 @@ def configurations_table(report: Report, task: str) -> Table:
 def costs_table(costs: Sequence[ArmCost], reference: str) -> Table:
     """What each arm costs as its file states it; ratios are to the arm `reference` on the same task."""
     own = {cost.task: cost for cost in costs if cost.arm == reference}
-    header = ["arm", "parameters", "ratio", "tables", "forward", "training", "ratio", "steps", "tokens"]
+    header = ["arm", "parameters", "ratio", "table", "forward", "training", "ratio", "steps", "tokens"]
     rows = [
         [
             f"{cost.task}/{cost.arm}" if len(own) > 1 else cost.arm,
@@ -110,9 +110,8 @@ def costs_table(costs: Sequence[ArmCost], reference: str) -> Table:
 def costs_notes(costs: Sequence[ArmCost], reference: str) -> list[str]:
     """What the columns mean, and how far the spaces move the costs of single arms."""
     lines = [
-        "Parameters without puzzle tables; forward and training FLOPs per token and segment, training with everything "
-        f"that a step computes and as a mean over the training; ratios to {reference}; the steps and scored tokens "
-        "that the budget buys where no row halts early."
+        "Parameters without puzzle tables, and the tables' values; FLOPs per token and segment, forward and in "
+        f"training (a mean over it); ratios to {reference}; steps and scored tokens that the budget buys."
     ]
     for cost in costs:
         ranges = (("parameters", cost.parameters_range), ("training FLOPs per token", cost.flops_per_token_range))

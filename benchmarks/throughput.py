@@ -109,7 +109,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=physical_cores(), help="default: all physical cores")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--compile", action="store_true", help="torch.compile our segments")
+    parser.add_argument("--eager", action="store_true", help="do not compile our blocks, as in a short training")
     parser.add_argument("--compile-original", action="store_true", help="torch.compile the original")
     parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
     parser.add_argument("--json", action="store_true")
@@ -142,7 +142,7 @@ def build(name: str, size: str, dtype: Dtype, folder: Path, options: argparse.Na
 
     sizes, device = SIZES[size], torch.device(options.device)
     spec = specs(sizes)["hrm" if name == ORIGINAL else name]
-    ours = OurArm(spec, sizes, dtype, folder / name, device, options.threads, options.compile)
+    ours = OurArm(spec, sizes, dtype, folder / name, device, options.threads, not options.eager)
     if name != ORIGINAL:
         return ours
     from benchmarks.original import OriginalArm
@@ -204,7 +204,7 @@ def peak(name: str, size: str, dtype: Dtype, options: argparse.Namespace) -> flo
     """MiB at the most, in a process that makes two steps of the arm (the second has the optimizer's state)."""
     command = [sys.executable, "-m", "benchmarks.throughput", "--peak", name, "--sizes", size, "--dtypes", dtype]
     command += ["--threads", str(options.threads), "--device", options.device]
-    command += ["--compile"] if options.compile else []
+    command += ["--eager"] if options.eager else []
     command += ["--compile-original"] if options.compile_original else []
     command += ["--original", str(options.original)] if options.original else []
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
@@ -229,7 +229,9 @@ def print_table(results: list[Measured], options: argparse.Namespace) -> None:
     limit = statistics.median(value for result in results for value in result.limits)
     others = f"; other processes used {first.cores_used_by_others:.2f} cores" * (first.cores_used_by_others > 0.05)
     place = f"{first.size}, {first.dtype}, {options.threads} threads, {options.device}"
-    print(f"\n{place}: the limit is {limit / 1e9:.0f} GFLOP/s{others}")
+    blocks = "eager" if options.eager else "compiled"
+    original = "compiled" if options.compile_original else "eager"
+    print(f"\n{place}, blocks {blocks}, original {original}: the limit is {limit / 1e9:.0f} GFLOP/s{others}")
     print(
         "model                  steps/s  GFLOP/step  GFLOP/s  of the limit  x original  peak MiB  loss, first to last"
     )

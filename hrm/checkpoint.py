@@ -130,6 +130,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise DamagedCheckpointError(f"{path / 'manifest.json'} cannot be read ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         raise DamagedCheckpointError(f"{path}: its manifest is not of schema {SCHEMA}, which this version reads")
+    if missing := {"spec", "progress", "files"} - manifest.keys():
+        raise DamagedCheckpointError(f"{path}: its manifest lacks {', '.join(sorted(missing))}")
     return manifest
 
 

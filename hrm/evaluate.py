@@ -54,9 +54,10 @@ def _batches(rows: StoredRows, batch_size: int, context: TrainContext) -> Iterat
     Batches are of one size (a compiled model is compiled for one); the last is filled up with rows that score nothing.
     """
     mine = np.arange(context.rank, len(rows), context.world_size)
-    for start in range(0, len(mine), batch_size):
-        numbers = mine[start : start + batch_size]
-        filled = np.resize(numbers, batch_size)
+    size = max(1, min(-(-batch_size // context.world_size), len(mine)))
+    for start in range(0, len(mine), size):
+        numbers = mine[start : start + size]
+        filled = np.resize(numbers, size)
         batch = to_device(rows.gather(filled), context.device)
         batch["labels"][len(numbers) :] = IGNORE
         yield torch.from_numpy(filled).to(context.device), batch

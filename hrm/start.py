@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor
 
-from hrm.checkpoint import Checkpoint, differences, open_checkpoint, weights_sha256
-from hrm.errors import Problem, SpecError
+from hrm.checkpoint import Checkpoint, DamagedCheckpointError, differences, read_checkpoint, weights_sha256
+from hrm.errors import InfrastructureError, Problem, SpecError
 from hrm.models import Model, ModelSpec
 from hrm.spec import Spec
 
@@ -61,7 +61,10 @@ def take_over(start: StartSpec, spec: ModelSpec, model: Model) -> dict[str, Any]
     Initial states and the puzzle table are among them. Raises SpecError where something does not fit, and where the
     folder holds other weights than when the trial was named.
     """
-    checkpoint = open_checkpoint(Path(start.path))
+    try:
+        checkpoint = read_checkpoint(Path(start.path))
+    except DamagedCheckpointError as error:  # it was good when the experiment was loaded: this node's view of it is not
+        raise InfrastructureError(f"initialize_from cannot be read: {error}") from error
     problems = misfits(start, spec, model.state_dict(), checkpoint, f"initialize_from {start.path}")
     if problems:
         raise SpecError(*problems)

@@ -36,7 +36,7 @@ from hrm.nn.puzzle_table import PuzzleTable
 from hrm.optim import scale_rates
 from hrm.provenance import code_version, environment
 from hrm.records import Progress, Report, StepRecord, TrialResult
-from hrm.resolve import resolve, take_effect
+from hrm.resolve import resolve, resumed, take_effect
 from hrm.segments import means, train_segment
 from hrm.state import Best, TrainState, local_slots
 from hrm.tasks import IGNORE
@@ -82,7 +82,7 @@ class Training:
             raise SpecError(*problems)
         found = newest_checkpoint(context.trial_directory, context.attempt)
         now = resolve(trial, self.dataset.shape, context)
-        self.resolved: dict[str, Any] = {"compiled": False} | found[1].manifest["resolved"] if found else now
+        self.resolved: dict[str, Any] = resumed(found[1].manifest["resolved"], now) if found else now
         take_effect(self.resolved)
         if found:
             self._resume(found[1].manifest, found[0], now)
@@ -96,7 +96,7 @@ class Training:
         if manifest["dataset_fingerprint"] != self.dataset.manifest.fingerprint:
             raise TrialError("dataset_changed", f"{path} was trained on other data than {self.trial.task.kind} is now")
         pairs = {
-            "resolved": (self.resolved, now),
+            "resolved": (manifest["resolved"], now),
             "code": (manifest["code"], code_version()),
             "environment": (manifest["environment"], environment()),
         }

@@ -68,6 +68,9 @@ def export_checkpoint(options: argparse.Namespace) -> int:
 
 def show_checkpoint(options: argparse.Namespace) -> int:
     """What is in a checkpoint, ours or an original state dict."""
+    if options.path.is_dir() and (options.config or options.fields):
+        rule = "--config and --set are for a state dict of the original code, and this is a checkpoint"
+        raise SpecError(Problem(str(options.path), rule, "Leave them out, or import the state dict again with them"))
     checkpoint = open_checkpoint(options.path) if options.path.is_dir() else _from_original(options)
     facts = _facts(options.path, checkpoint)
     if options.json:

@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--task", help="on which task (default: the first)")
     train.add_argument("--seed", type=int, default=0)
 
-    validate = _command(commands, "validate", _validate, "check an experiment file, build its data, show what its arms cost")
+    validate = _command(commands, "validate", _validate, "check an experiment file, show what its arms cost")
     _experiment_options(validate)
 
     for name, command, text in (

@@ -17,8 +17,8 @@ from orchestrator.store import SweepStore
 
 COPIES_WHILE_RUNNING = 4
 """Of a running trial: the newest two checkpoints, the best one, and the one being written."""
-_BYTES_PER_VALUE = 12
-"""Float32 weight and two moments."""
+_BYTES_PER_VALUE, _BYTES_PER_MEAN = 12, 4
+"""Float32 weight and two moments; the average of the weights, where there is one."""
 
 
 def check_disk(experiment: Experiment, store: SweepStore) -> None:
@@ -56,4 +56,5 @@ def _trial_bytes(trial: TrialSpec, store: SweepStore) -> int:
         carry = Carry.empty(model, trial.batch_size, shape.sequence_length, torch.device("meta"))
     carried = sum(value.numel() * value.element_size() for value in carry.state.values())
     rows = 24 * trial.batch_size * shape.sequence_length
-    return _BYTES_PER_VALUE * sum(p.numel() for p in model.parameters()) + carried + rows
+    per_parameter = _BYTES_PER_VALUE + (0 if trial.ema is None else _BYTES_PER_MEAN)
+    return per_parameter * model.num_parameters() + 4 * model.num_table_values() + carried + rows

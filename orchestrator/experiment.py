@@ -102,6 +102,9 @@ class ExperimentSpec(Spec):
         data = self.model_dump(mode="json", exclude={"question", "match", "resources", "trackers", "smoke"})
         for arm in data["arms"].values():
             arm.pop("description")
+        for holder in (data["base"], *(arm["patch"] for arm in data["arms"].values())):
+            if isinstance(start := holder.get("initialize_from"), dict):
+                start.pop("path", None)  # the digest is the start, wherever it lies
         return data
 
 

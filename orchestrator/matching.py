@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,26 +20,23 @@ from analysis.records import ArmCost
 from hrm.data.dataset import open_dataset
 from hrm.errors import Problem, SpecError
 from hrm.spec import Spec
-from hrm.tasks import TaskShape
-from hrm.trial import BudgetSpec
+from hrm.trial import BudgetSpec, TrialSpec
 from orchestrator.costs import Quantity, measure
 
 if TYPE_CHECKING:
     from orchestrator.experiment import Arm, Experiment, ExperimentSpec
 
-_LAYERS = ("num_layers", "num_layers_per_stack", "H_layers", "L_layers")
-_SIZES: dict[Quantity, tuple[str, ...]] = {
-    "parameters": (*_LAYERS, "hidden_size"),
-    "flops_per_token": (*_LAYERS, "hidden_size", "cycles", "H_cycles", "L_cycles"),
-}
-"""Whole-number fields of a model that a quantity rises with."""
+_SIZES = ("num_layers", "num_layers_per_stack", "H_layers", "L_layers", "hidden_size")
+"""Fields of a model that its parameters rise with, and its FLOPs."""
+_CYCLES = ("cycles", "H_cycles", "L_cycles")
+"""Fields that only its FLOPs rise with."""
 _LARGEST = 2048
 """How often a size's step is added in search of a match."""
 _WORDS: dict[Quantity, str] = {"parameters": "parameters", "flops_per_token": "training FLOPs per token"}
 
 
 class MatchSpec(Spec):
-    """How closely the arms must match, each as the file states it, without its space. By default nothing is enforced."""
+    """How closely arms must match, each as the file states it, without its space. Nothing is enforced by default."""
 
     parameters: float | None = Field(None, ge=0.0)
     """The largest relative difference in parameters, puzzle tables left out: 0.05 is 5 %."""
@@ -67,7 +64,7 @@ def check_match(experiment: Experiment, costs: list[ArmCost], data_root: Path) -
     reference = {cost.task: cost for cost in costs if cost.arm == reference_arm(experiment.spec)}
     problems = [
         _misfit(experiment, arm, quantity, getattr(cost, quantity), getattr(reference[arm.task], quantity), data_root)
-        for quantity in _SIZES
+        for quantity in _WORDS
         for arm, cost in zip(experiment.arms, costs, strict=True)
     ]
     found = [problem for problem in problems if problem is not None]
@@ -85,34 +82,40 @@ def _misfit(
     where = f"{arm.name} on {arm.task}" if len(experiment.tasks) > 1 else arm.name
     rule = (
         f"in arm {where}: {_WORDS[quantity]} must be within {100 * tolerance:g} % of the {_number(wanted)} of "
-        f"{reference_arm(spec)}, got {_number(value)}, {ratio:.3g} times as many"
+        f"{reference_arm(spec)}, got {_number(value)}, {ratio:.3f} times as many"
     )
-    near = _nearest(arm, quantity, wanted, open_dataset(experiment.tasks[arm.task], data_root).shape, tolerance)
+    fields: tuple[str, ...] = _SIZES
+    if quantity == "flops_per_token":
+        fields = _CYCLES if spec.match.parameters is not None else (*_CYCLES, *_SIZES)
+    shape = open_dataset(experiment.tasks[arm.task], data_root).shape
+    near = _nearest(arm, fields, lambda trial: measure(quantity, trial, shape) / wanted, tolerance)
     advice = f"Set arms.{arm.name}.patch.model.{' or '.join(near)}, or raise" if near else "Raise"
     enough = math.ceil(100 * abs(ratio - 1.0)) / 100
     return Problem(f"match.{quantity}", rule, f"{advice} match.{quantity} to {enough:g}")
 
 
-def _nearest(arm: Arm, quantity: Quantity, wanted: float, shape: TaskShape, tolerance: float) -> list[str]:
-    """`field: value (ratio)` of each size of the arm's model that would match; else of the one that comes nearest."""
+def _nearest(
+    arm: Arm, fields: Sequence[str], ratio_of_trial: Callable[[TrialSpec], float], tolerance: float
+) -> list[str]:
+    """`field: value (ratio)` of fields of the arm's model that would match; else of the one that comes nearest."""
     model = arm.trial({}, 0).model
     found: list[tuple[float, str]] = []
 
+    @cache
     def ratio_of(field: str, value: int) -> float:
         try:
-            return measure(quantity, arm.trial({f"model.{field}": value}, 0), shape) / wanted
+            return ratio_of_trial(arm.trial({f"model.{field}": value}, 0))
         except SpecError:  # too small for this model
             return 0.0
 
-    for field in _SIZES[quantity]:
-        if field in type(model).model_fields:
-            step = 2 * getattr(model, "num_heads", 1) if field == "hidden_size" else 1
-            value = _closest(step, partial(ratio_of, field))
-            ratio = ratio_of(field, value)
-            if ratio and value != getattr(model, field):
-                found.append((abs(ratio - 1.0), f"{field}: {value} ({ratio:.3g} times)"))
+    for field in (field for field in fields if field in type(model).model_fields):
+        step = 2 * getattr(model, "num_heads", 1) if field == "hidden_size" else 1
+        value = _closest(step, partial(ratio_of, field))
+        ratio = ratio_of(field, value)
+        if ratio and value != getattr(model, field):
+            found.append((abs(ratio - 1.0), f"{field}: {value} ({ratio:.3f} times)"))
     found.sort(key=lambda pair: pair[0])
-    return [words for off, words in found if off <= tolerance] or [words for _, words in found[:1]]
+    return [words for off, words in found[:3] if off <= tolerance] or [words for _, words in found[:1]]
 
 
 def _closest(step: int, ratio_of: Callable[[int], float]) -> int:
@@ -137,7 +140,8 @@ def how_well(costs: list[ArmCost], reference: str, budget: BudgetSpec) -> str:
     def spread(value: Callable[[ArmCost], float]) -> str:
         ratios = [value(cost) / value(own[cost.task]) for cost in others]
         off = max(abs(ratio - 1.0) for ratio in ratios)
-        return f"within {100 * off:.2g} %" if off < 0.1 else f"{min(ratios):.2f} to {max(ratios):.2f} times"
+        ends = dict.fromkeys(f"{ratio:.2f}" for ratio in (min(ratios), max(ratios)))
+        return f"within {100 * off:.2g} %" if off < 0.1 else f"{' to '.join(ends)} times"
 
     trains = f"Every trial trains for {amount(budget.amount, budget.axis)}"
     if not others:

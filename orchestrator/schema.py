@@ -22,6 +22,10 @@ def schema_of(what: str) -> dict[str, Any]:
     trial.pop("required", None)
     for name in ("task", "budget", "objective", "seed"):
         trial["properties"].pop(name)
+    for field in trial["properties"].values():
+        if "oneOf" in field:  # a patch without a `kind` is of several kinds at once
+            field["anyOf"] = field.pop("oneOf")
+            field.pop("discriminator", None)
     definitions["PartialTrial"] = trial
     schema["$defs"] = definitions
     schema["properties"]["base"] = {"$ref": "#/$defs/PartialTrial"}

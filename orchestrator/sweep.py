@@ -44,7 +44,7 @@ class View:
         """Before something that takes seconds."""
 
     def measured(self, costs: list[ArmCost], comparison: str) -> None:
-        """Once the data is built: what each arm costs, and in words how closely the arms match."""
+        """Once, before Ray starts: what each arm costs, and in words how closely the arms match."""
 
     def started(self, ledger: Ledger, cluster: Cluster, concurrency: int, ui_commands: list[str]) -> None:
         """Once, before the first trial."""
@@ -77,10 +77,8 @@ def run_sweep(
     store.open()
     try:
         view.waiting("Building the data")
-        datasets = {name: _build(task, store) for name, task in experiment.tasks.items()}
-        costs = check_built(experiment, store.data_root)
-        view.measured(costs, how_well(costs, reference_arm(experiment.spec), experiment.spec.budget))
-        record = _sweep_record(experiment, store, datasets, costs)
+        record = _sweep_record(experiment, store)
+        view.measured(record.costs, how_well(record.costs, reference_arm(experiment.spec), experiment.spec.budget))
         check_disk(experiment, store)
         trackers = [spec.build(store.directory, store.storage) for spec in experiment.spec.trackers]
         mirrors = [Mirror(tracker, store.directory) for tracker in trackers]
@@ -100,10 +98,10 @@ def run_sweep(
         store.close()
 
 
-def _sweep_record(
-    experiment: Experiment, store: SweepStore, datasets: dict[str, dict[str, Any]], costs: list[ArmCost]
-) -> SweepRecord:
-    """Write `sweep.json`, or check that the one that is there asks the same."""
+def _sweep_record(experiment: Experiment, store: SweepStore) -> SweepRecord:
+    """Build the data, check the arms on it; write `sweep.json`, or check that the one that is there asks the same."""
+    datasets = {name: _build(task, store) for name, task in experiment.tasks.items()}
+    costs = check_built(experiment, store.data_root)
     science = experiment.spec.science()
     if store.exists():
         record = store.read_sweep()
@@ -119,7 +117,7 @@ def _sweep_record(
                     "Give another --name, or undo the change",
                 )
             )
-        return record
+        return replace(record, costs=costs)
     spec = experiment.spec
     per_line = spec.search.trials + spec.replicas.seeds * spec.replicas.configurations
     record = SweepRecord(

@@ -26,9 +26,26 @@ from orchestrator.starts import check_starts
 def check_built(experiment: Experiment, data_root: Path) -> list[ArmCost]:
     """What the arms cost. Raises SpecError for what only the built data can tell is wrong."""
     check_starts(experiment.arms, data_root)
+    _check_tables(experiment, data_root)
     costs = arm_costs(experiment, data_root)
     check_match(experiment, costs, data_root)
     return costs
+
+
+def _check_tables(experiment: Experiment, data_root: Path) -> None:
+    """Raises SpecError for a puzzle table on rows without identifiers, where it would be nothing."""
+    problems = [
+        Problem(
+            f"arms.{arm.name}: model.puzzle_embedding_size",
+            f"must be 0 on {arm.task}, whose rows have no puzzle identifiers, got {size}",
+            "Set it to 0",
+        )
+        for arm in experiment.arms
+        if (size := arm.template["model"].get("puzzle_embedding_size", 0))
+        and not build_dataset(experiment.tasks[arm.task], data_root).shape.num_puzzle_identifiers
+    ]
+    if problems:
+        raise SpecError(*problems)
 
 
 def validate(options: argparse.Namespace) -> int:

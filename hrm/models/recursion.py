@@ -68,6 +68,8 @@ class RecursiveSpec(BlockModelSpec, ABC):
                 f"puzzle_tokens must hold puzzle_embedding_size = {self.puzzle_embedding_size} values of hidden_size = "
                 f"{self.hidden_size} each and no less, got {self.puzzle_tokens}; set 0 for as many as are needed"
             )
+        if self.gradient_steps == 1 and "H" in self.calls(1.0):
+            raise ValueError("gradient_steps must be >= 2 for a model of two states, or its input never learns, got 1")
         ends = [stage.until for stage in self.curriculum]
         if ends != sorted(set(ends)):
             raise ValueError(f"the stages' `until` must rise, got {ends}; order them")

@@ -72,7 +72,7 @@ def original_state_dict(checkpoint: Checkpoint, weights: Mapping[str, Tensor], p
         source: dict[str, tuple[str, str]] = checkpoint.manifest["tensors"]
         return {key: weights[name].to(getattr(torch, dtype)) for name, (key, dtype) in source.items()}
     _refuse_unless_original(checkpoint.manifest["spec"]["model"], place)
-    compute_dtype = getattr(torch, checkpoint.manifest["resolved"]["precision"])
+    compute_dtype = getattr(torch, checkpoint.manifest.get("resolved", {}).get("precision", "float32"))
     return {
         _PREFIX + name.removeprefix("level."): value.to(compute_dtype if "init" in name else value.dtype)
         for name, value in weights.items()

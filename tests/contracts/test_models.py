@@ -129,7 +129,7 @@ FLOP_CASES: dict[str, tuple[ModelSpec, TaskShape]] = {
     "hrm with more gradient": (HRMSpec(**WITH_Q, H_layers=1, L_layers=2, gradient_steps=5), PUZZLE),
     "hrm with a table, no Q": (HRMSpec(**SMALL, H_layers=1, L_layers=1, puzzle_embedding_size=24), PUZZLE),
     "trm": (TRMSpec(**WITH_Q, puzzle_embedding_size=16, puzzle_tokens=4), PUZZLE),
-    "trm, last call only": (TRMSpec(**WITH_Q, gradient_steps=1), PUZZLE),
+    "trm, last two calls only": (TRMSpec(**WITH_Q, gradient_steps=2), PUZZLE),
     "trm, all starts": (TRMSpec(**WITH_Q, H_cycles=2, L_cycles=2, start="random", starts=3), PUZZLE),
     "trm, all starts, target": (TRMSpec(**WITH_TARGET, H_cycles=2, L_cycles=2, start="random", starts=3), PUZZLE),
     "trm, mlp": (TRMSpec(**WITH_Q, mixer="mlp", positions="learned", puzzle_embedding_size=16), PUZZLE),

@@ -124,9 +124,51 @@ def test_the_exit_code_reaches_the_shell_and_help_is_quick(tmp_path: Path) -> No
 
 def test_validate_says_what_a_sweep_would_do(run: Command, good: Path) -> None:
     assert run("validate", good, "--set", "search.trials=5") == 0
-    assert run.out == f"{good}: good. 2 arms on 1 task(s): 10 search trials and 4 replicas.\n"
+    assert run.out.startswith(f"{good}: good. 2 arms on 1 task(s): 10 search trials and 4 replicas.\n")
     expected = {"arms": ["plain", "control"], "tasks": ["red_team"], "search_trials": 12, "replicas": 4}
-    assert run.json("validate", good) == expected
+    assert run.json("validate", good).items() >= expected.items()
+    assert not (run.storage / "sweeps").exists()
+
+
+def test_validate_shows_what_each_arm_costs_and_how_well_they_match(run: Command, good: Path) -> None:
+    found = run.json("validate", good, "--set", "arms.plain.space.model.H_cycles.choices=[1, 3]")
+    plain, control = found["costs"]
+    assert (plain["arm"], plain["parameters"], control["parameters"]) == ("plain", 29_602, 16_256)
+    assert (plain["steps"], plain["table_values"], plain["parameters_range"]) == (4, 0, None)
+    low, high = plain["flops_per_token_range"]
+    assert low < plain["flops_per_token"] < high
+    assert found["compared_to"] == "plain"
+    assert run("validate", good) == 0
+    for words in ("29,602 1.000", "16,256 0.549", f"{found['comparison']}\n"):
+        assert words in run.out, words
+    assert run("validate", good, "--set", "match.to=control") == 0
+    assert "29,602 1.821" in run.out
+
+
+def test_validate_names_every_recipe_that_cannot_be_built(run: Command, good: Path) -> None:
+    few = {"kind": "sudoku", "size": 4, "min_givens": 15, "num_train": 8, "num_validation": 8, "num_test": 5000}
+    other = write(good.with_name("other.yaml"), {**few, "num_validation": 100})
+    assert run("validate", good, "--set", f"tasks={json.dumps([{**few, 'num_train': 100}, str(other)])}") == 2
+    assert [line.split(" asks")[0] for line in run.err.splitlines()] == [
+        "error: dataset sudoku: num_train:",
+        "error: dataset sudoku: num_validation:",
+    ]
+
+
+def test_validate_without_a_storage_that_can_be_written_is_refused(run: Command, good: Path) -> None:
+    run.storage.write_text("a file")
+    assert run("validate", good) == 2
+    assert "data: cannot be written: Not a directory. Give another --storage, or change its rights." in run.err
+
+
+@pytest.mark.parametrize("command", ["validate", "sweep"])
+def test_arms_that_do_not_match_are_refused_before_anything_runs(run: Command, good: Path, command: str) -> None:
+    assert run(command, good, "--set", "match.parameters=0.05") == 2
+    (line,) = run.err.splitlines()
+    assert line.startswith("error: match.parameters: in arm control: parameters must be within 5 % of the 29,602 of ")
+    assert line.endswith(", or raise match.parameters to 0.46.")
+    assert not list(run.storage.glob("sweeps/*/sweep.json"))
+    assert not list(run.storage.glob("sweeps/*/trials/*"))
 
 
 @pytest.mark.parametrize(("of", "field"), [("experiment", "arms"), ("trial", "optimizer"), ("recipe", "oneOf")])

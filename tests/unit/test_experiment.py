@@ -103,11 +103,15 @@ def test_all_mistakes_of_a_file_come_at_once_each_at_its_place(tmp_path: Path) -
          "in arm plain: hidden_size must be a multiple of 2 * num_heads, got 18 and 2 heads", "Change"),
         ({"base__optimizer__learning_rate": -1}, "base.optimizer.learning_rate", "must be > 0, got -1", "Raise it"),
         ({"arms__control__patch__model__kind": "transfomer"}, "arms.control.patch.model.kind",
-         "must be one of hrm, hrm_text, transformer, trm, universal_transformer, urm, got 'transfomer'", "Did you mean `transformer`?"),
+         "must be one of hrm, hrm_text, transformer, trm, universal_transformer, urm, got 'transfomer'",
+         "Did you mean `transformer`?"),
         ({"base__seed": 3}, "base.seed", "is the same for all arms", "Set search.seed at the top of the file"),
         ({"base__budget": {}}, "base.budget", "is the same for all arms", "Set budget at the top"),
         ({"arms__plain": {"patch": {"task": {}}}}, "arms.plain.patch.task", "is the same for all arms", "Set tasks"),
         ({"space": {"budget.amount": {"choices": [1, 2]}}}, "space.budget.amount", "is the same for all", "budget"),
+        ({"match": {"paramters": 0.1}}, "match.paramters", "there is no such field", "Did you mean `parameters`?"),
+        ({"match": {"parameters": -1}}, "match.parameters", "must be >= 0, got -1", "Raise it"),
+        ({"match": {"to": "plane"}}, "match.to", "there is no arm 'plane'", "The arms are plain, control"),
         ({"resources__gpus_per_worker": -1}, "resources.gpus_per_worker", "must be >= 0, got -1", "Raise it"),
     ],
 )  # fmt: skip
@@ -264,6 +268,7 @@ def test_place_speed_and_words_are_no_science(tmp_path: Path) -> None:
         "resources": {"max_attempts": 1},
         "smoke": {"search": {}},
         "trackers": [{"kind": "mlflow"}],
+        "match": {"parameters": 0.5},
     }
     assert experiment(tmp_path, **quiet).spec.science() == before
     assert experiment(tmp_path, search__seed=1).spec.science() != before

@@ -63,7 +63,7 @@ SPECS = {
     for make in FAMILY
     for option, fields in {
         "damping and noise": {"damping": 0.3, "noise": 0.2},
-        "gradient in the last call": {"gradient_steps": 1},
+        "gradient in the last two calls": {"gradient_steps": 2},
         "gradient in the last three": {"gradient_steps": 3},
         "gradient everywhere": {"gradient_steps": 99},
     }.items()

@@ -16,7 +16,10 @@ from hrm.context import LocalContext
 from hrm.errors import SpecError
 from hrm.evaluate import evaluate
 from hrm.models import ModelSpec
-from hrm.models.recursion import DepthStage
+from hrm.models.hrm import HRMSpec
+from hrm.models.recursion import DepthStage, RecursiveSpec
+from hrm.models.trm import TRMSpec
+from hrm.models.urm import URMSpec
 from hrm.nn.draws import Draws
 from hrm.nn.halting import HaltingSpec
 from hrm.nn.losses import cross_entropy
@@ -233,3 +236,10 @@ REFUSED = {
 def test_a_knob_that_means_nothing_is_refused(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(SpecError, match=words):
         parse_spec(MODELS[fields["kind"]], fields, "model")
+
+
+@pytest.mark.parametrize("make", [HRMSpec, TRMSpec])
+def test_a_horizon_that_ends_before_the_input_is_refused_for_two_states(make: type[RecursiveSpec]) -> None:
+    with pytest.raises(ValueError, match="gradient_steps must be >= 2 for a model of two states"):
+        make(gradient_steps=1)
+    assert URMSpec(gradient_steps=1).gradient_steps == 1  # its one call reads the input

@@ -219,7 +219,7 @@ def test_a_prompt_is_its_first_turns_and_only_what_follows_is_scored(dataset: Da
         rows["inputs"], rows["labels"], whole["labels"], rows["prefix_lengths"], strict=True
     ):
         assert (inputs[:length] == prompted.manifest.vocabulary.index("<assistant>")).sum() == 0
-        assert labels[length - 1] == inputs[length] != role  # the answer's first token is predicted from the whole prompt
+        assert labels[length - 1] == inputs[length] != role  # the answer's first token is scored
         assert (labels[: length - 1] == IGNORE).all()
         assert (labels[length - 1 :] == plain[length - 1 :]).all()
     assert "generator_cross_entropy" not in prompted.manifest.facts

@@ -147,6 +147,8 @@ def test_the_forecast_grows_with_replicas_and_concurrency(tmp_path: Path, store:
     one = forecast_bytes(experiment(tmp_path, **few), store)
     assert 0 < one < forecast_bytes(experiment(tmp_path, **many), store)
     assert one < forecast_bytes(experiment(tmp_path, **few, replicas__seeds=3), store)
+    averaged = forecast_bytes(experiment(tmp_path, **few, base__ema=0.9), store)
+    assert 1.25 * one < averaged < 4 / 3 * one, "an average of the weights is one value more for each three"
 
 
 def test_a_sweep_that_may_not_fit_on_the_disk_is_refused(tmp_path: Path, store: SweepStore) -> None:
