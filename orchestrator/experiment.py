@@ -6,7 +6,6 @@ Every path, type, range and kind is checked here; all problems come at once, eac
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ from hrm.evaluate import METRICS
 from hrm.spec import Spec, parse_spec
 from hrm.strict_yaml import parse_yaml, read_yaml
 from hrm.tasks import TaskSpec
-from hrm.trial import AnyTaskSpec, BudgetSpec, ObjectiveSpec, TrialSpec
+from hrm.trial import BudgetSpec, ObjectiveSpec, TrialSpec
 from hrm.variants import union
 from orchestrator.matching import MatchSpec, unmatched
+from orchestrator.recipes import named_tasks
 from orchestrator.resources import ResourceSpec
 from orchestrator.schedulers import PrunerSpec
 from orchestrator.schedulers.successive_halving import SuccessiveHalvingSpec
@@ -144,7 +144,7 @@ def load_experiment(
     data, unfound = identified(_with_overrides(data, overrides or []), str(path))
     spec, problems = _parse(data, str(path))
     problems += unfound
-    tasks, task_problems = _tasks(spec, path)
+    tasks, task_problems = named_tasks(spec.tasks, path)
     problems += task_problems + _reserved(spec, path)
     arms = [
         _arm(spec, arm_name, arm, task_name, task)
@@ -305,44 +305,3 @@ def _arm(spec: ExperimentSpec, name: str, arm: ArmSpec, task_name: str, task: Ta
         "objective": spec.objective.model_dump(mode="json"),
     }
     return Arm(name, task_name, template, {**spec.space, **arm.space})
-
-
-def _tasks(spec: ExperimentSpec, path: Path) -> tuple[dict[str, TaskSpec], list[Problem]]:
-    tasks: dict[str, TaskSpec] = {}
-    problems: list[Problem] = []
-    for number, entry in enumerate(spec.tasks):
-        place = f"{path}: tasks[{number}]"
-        try:
-            name, data, source = _recipe(entry, path, place)
-            if name in tasks:
-                raise SpecError(
-                    Problem(place, f"a second task is named {name!r}", "Put it in a recipe of another name")
-                )
-            tasks[name] = parse_spec(_TaskHolder, {"task": data}, source).task
-        except SpecError as error:
-            for p in error.problems:
-                where = p.place.replace(f"{place}: task.", f"{place}.").replace(": task.", ": ")
-                problems.append(Problem(where, p.rule, p.way_out))
-    return tasks, problems
-
-
-class _TaskHolder(Spec):
-    """Lets one recipe be parsed as any kind of task."""
-
-    task: AnyTaskSpec
-
-
-def _recipe(entry: str | dict[str, Any], path: Path, place: str) -> tuple[str, dict[str, Any], str]:
-    """The name, the data and the place of a recipe."""
-    if isinstance(entry, dict):
-        return str(entry.get("kind", "task")), entry, place
-    folders = [path.parent, path.parent.parent / "datasets", Path("datasets")]
-    candidates = [Path(entry)] if entry.endswith((".yaml", ".yml")) else [f / f"{entry}.yaml" for f in folders[1:]]
-    for candidate in candidates:
-        if candidate.exists():
-            return candidate.stem, read_yaml(candidate), str(candidate)
-    known = sorted({file.stem for folder in folders[1:] for file in folder.glob("*.yaml")})
-    near = difflib.get_close_matches(entry, known, n=1)
-    hint = f"Did you mean `{near[0]}`? " if near else ""
-    way_out = f"{hint}The recipes in datasets/ are {', '.join(known) or 'none'}"
-    raise SpecError(Problem(place, f"there is no dataset recipe {entry!r}", way_out))

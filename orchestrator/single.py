@@ -20,6 +20,7 @@ from hrm.train import StopRequested, train
 from hrm.trial import TrialSpec
 from orchestrator.experiment import Arm, Experiment, load_experiment
 from orchestrator.signals import STOPPED, stop_on_signals
+from orchestrator.starts import check_starts
 from orchestrator.trial_driver import log_to
 
 
@@ -33,6 +34,7 @@ def train_one(options: argparse.Namespace) -> int:
     directory = storage / "single" / f"{arm.name}-{trial.hash()}"
     lock = _locked(directory)
     build_dataset(trial.task, data)
+    check_starts([arm], data)
     attempts = [int(path.name) for path in (directory / "attempts").glob("[0-9]*")]
     resources, attempt = experiment.spec.resources, max(attempts, default=0) + 1
     context = LocalContext(

@@ -81,6 +81,8 @@ class Draws:
 def truncated(uniform: Tensor, std: float) -> Tensor:
     """Values uniform in 0 .. 1 as normal ones cut at two sigma, of standard deviation `std` after the cut (so does JAX,
     torch does not)."""
+    if uniform.is_meta:
+        return uniform  # a model of which only the shapes are asked for: erfinv is slow there
     edge = math.erf(math.sqrt(2.0))  # the mass within two sigma
     density = math.exp(-2.0) / math.sqrt(2.0 * math.pi)
     sigma = std / math.sqrt(1.0 - 4.0 * density / edge)
