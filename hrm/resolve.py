@@ -53,8 +53,11 @@ def take_effect(resolved: dict[str, Any]) -> None:
     """Make this process compute as resolved, and say so once in the trial's log."""
     torch.set_num_threads(resolved["threads"])
     if resolved["compiled"]:
+        from torch._inductor import config as inductor  # here: it takes a second that a plain training need not wait
+
         torch.compiler.reset()  # what earlier trials of this process compiled must not decide how this one is
         torch._dynamo.config.recompile_limit = 64  # all blocks share one: with and without gradient, each stack, ...
+        inductor.compile_threads = resolved["threads"]  # compilers too keep to the trial's CPUs
     logger.info("computes with %s", ", ".join(f"{name} {value}" for name, value in resolved.items()))
 
 
