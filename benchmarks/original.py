@@ -69,7 +69,9 @@ class OriginalArm:
             sparse.CastedSparseEmbeddingSignSGD_Distributed(inner.puzzle_emb.buffers(), 1, 1e-2, decay),
             AdamATan2(self.model.parameters(), rate, betas, decay),
         ]
-        self.flops = ours.trial.model.flops(ours.dataset.shape).training * ours.trial.batch_size
+        without_target = spec.model_copy(update={"halting": spec.halting.model_copy(update={"rule": "q"})})
+        flops = without_target.flops(ours.dataset.shape)
+        self.flops = (flops.training + flops.forward) * self.num_rows  # its target is a whole forward pass
         self.loss = float("nan")
 
     def _config(self, spec: HRMSpec, shape: TaskShape, dtype: Dtype) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _best_start(model: Model, carry: Carry, loss_kind: LossKind, draws: Draws) -
 @torch.no_grad()
 def _continue_target(model: Model, state: State, carry: Carry, halting: HaltingSpec, draws: Draws) -> Tensor:
     """[B]: sigmoid of the best Q after one more segment (of q_halt alone where this segment was the last)."""
-    q = model.segment(state, carry.rows, draws).q
+    q = model.next_q(state, carry.rows, draws)
     assert q is not None
     last = carry.segments >= halting.segments
     return torch.where(last, q[:, 0], q.max(dim=-1).values).sigmoid()

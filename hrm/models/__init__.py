@@ -73,6 +73,10 @@ class Model(nn.Module, ABC):
     def segment(self, state: State, rows: Rows, draws: Draws) -> SegmentOutput:
         """One segment. Gradients flow as the model prescribes."""
 
+    def next_q(self, state: State, rows: Rows, draws: Draws) -> Tensor | None:
+        """[B, 2]: `q` of one more segment, without the work that only its state and logits need."""
+        return self.segment(state, rows, draws).q
+
     def configure(self, dtype: torch.dtype, attention: AttentionKernel, compiled: bool = False) -> None:
         """Set what `auto` was resolved to: compute dtype, attention kernel, and whether blocks are compiled."""
         self.compute_dtype = dtype

@@ -115,13 +115,16 @@ class RecursiveSpec(BlockModelSpec, ABC):
         length = shape.sequence_length + self.num_prefix(shape)
         calls, first_with_gradient = self.calls_at(spent)
         costs = [self.depth_of(call) * self.block_of(call, shape).flops(length) for call in calls]
-        head = 2.0 * shape.sequence_length * self.hidden_size * shape.vocab_size
-        head += 4.0 * self.hidden_size if self.halting.rule != "none" else 0.0
+        q_head = 4.0 * self.hidden_size if self.halting.rule != "none" else 0.0
+        head = 2.0 * shape.sequence_length * self.hidden_size * shape.vocab_size + q_head
         forward = sum(costs) + head
-        again = 1 if self.halting.rule == "q_with_target" and self.halting.segments > 1 else 0
-        again += self.starts if self.starts > 1 else 0
-        with_gradient = sum(costs[first_with_gradient:]) + head
-        return Flops(forward, forward + 2 * with_gradient + again * forward)
+        training = forward + 2.0 * (sum(costs[first_with_gradient:]) + head)
+        if self.starts > 1:
+            training += self.starts * forward
+        if self.halting.rule == "q_with_target" and self.halting.segments > 1:
+            unread = 6.0 * (length - 1) * self.hidden_size * self.block_of(calls[-1], shape).inner_size
+            training += sum(costs) - unread + q_head
+        return Flops(forward, training)
 
 
 def scaled(count: int, share: float) -> int:
@@ -171,23 +174,30 @@ class RecursiveModel(Model):
         return {name: vector.expand(num_rows, *shape) for name, vector in vectors.items()}
 
     def segment(self, state: State, rows: Rows, draws: Draws) -> SegmentOutput:
-        x = self._embed(rows)
-        z = dict(state)
-        calls, first_with_gradient = self.spec.calls_at(self.spent if self.training else 1.0)
-        for number, call in enumerate(calls):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and number >= first_with_gradient):
-                self._call(call, z, x, draws)
+        z = self._recur(state, rows, draws)
         answer = z[next(iter(self.start_of))]
         return SegmentOutput(z, self.lm_head(answer[:, self.prefix :]), self._q(answer))
 
-    def _call(self, call: str, z: State, x: Tensor, draws: Draws) -> None:
+    def next_q(self, state: State, rows: Rows, draws: Draws) -> Tensor | None:
+        return self._q(self._recur(state, rows, draws, first=True)[next(iter(self.start_of))])
+
+    def _recur(self, state: State, rows: Rows, draws: Draws, first: bool = False) -> State:
+        """All calls of a segment; with `first` the last one gives the first position alone."""
+        x, z = self._embed(rows), dict(state)
+        calls, first_with_gradient = self.spec.calls_at(self.spent if self.training else 1.0)
+        for number, call in enumerate(calls):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and number >= first_with_gradient):
+                self._call(call, z, x, draws, first and number == len(calls) - 1)
+        return z
+
+    def _call(self, call: str, z: State, x: Tensor, draws: Draws, first: bool) -> None:
         """Run one stack and update its state in `z`."""
         slow, *rest = self.start_of
         fast = rest[0] if rest else slow
         name, other = (slow, z[fast]) if call == "H" else (fast, z[slow] + x if rest else x)
-        new = self.stack(call)(z[name] + other, self.rotary, draws)
+        new = self.stack(call)(z[name] + other, self.rotary, draws, first)
         if self.spec.damping:
-            new = self.spec.damping * z[name] + (1.0 - self.spec.damping) * new
+            new = self.spec.damping * z[name][:, : new.shape[1]] + (1.0 - self.spec.damping) * new
         if self.spec.noise and draws.training:
             new = new + self.spec.noise * draws.normal(tuple(new.shape[1:])).to(new.dtype)
         z[name] = new

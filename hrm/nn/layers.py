@@ -182,14 +182,18 @@ class Block(nn.Module):
         """How many draws a call takes."""
         return 2 if self.conv is None else 3
 
-    def forward(self, x: Tensor, tables: Tensor | None, keys: Tensor | None) -> Tensor:
-        """x [B, S, D]; tables of the rotary positions; keys [num_dropouts, B] where dropout is at work."""
+    def forward(self, x: Tensor, tables: Tensor | None, keys: Tensor | None, first: bool = False) -> Tensor:
+        """x [B, S, D] -> the same, with `first` [B, 1, D]: the first position alone, which costs no MLP elsewhere.
+
+        tables: of the rotary positions; keys [num_dropouts, B]: where dropout is at work.
+        """
         rate = self.dropout
         if self.mlp_t is not None:
             columns = x.transpose(1, 2)
             x = rms_norm(columns + dropout(self.mlp_t(columns), rate, keys, 0)).transpose(1, 2)
         elif self.self_attn is not None:
             x = rms_norm(x + dropout(self.self_attn(x, tables), rate, keys, 0))
+        x = x[:, :1] if first else x  # what follows reads no later position
         if self.conv is not None:
             x = rms_norm(x + dropout(self.conv(x), rate, keys, 1))
         return rms_norm(x + dropout(self.mlp(x), rate, keys, -1))
@@ -202,10 +206,11 @@ class Stack(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Block(shape) for _ in range(num_layers))
 
-    def forward(self, x: Tensor, rotary: Rotary | None, draws: Draws) -> Tensor:
+    def forward(self, x: Tensor, rotary: Rotary | None, draws: Draws, first: bool = False) -> Tensor:
+        """x [B, S, D] -> the same; with `first` the first position alone, [B, 1, D]."""
         tables = None if rotary is None else rotary(x.shape[1])
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers, 1):
             assert isinstance(layer, Block)
             keys = draws.keys(layer.num_dropouts) if layer.dropout else None
-            x = layer(x, tables, keys)
+            x = layer(x, tables, keys, first and number == len(self.layers))
         return x

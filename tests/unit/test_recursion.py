@@ -142,3 +142,15 @@ def test_a_transformer_is_one_call_of_a_looped_one_from_nothing() -> None:
     plain.load_state_dict({name: weights[name] for name in plain.state_dict()})
     nothing = {"h": torch.zeros(ROWS, SHAPE.sequence_length, 16)}
     assert torch.equal(plain.segment({}, rows(), draws()).logits, looping.segment(nothing, rows(), draws()).logits)
+
+
+@every_spec
+def test_the_next_q_is_that_of_a_whole_segment(spec: RecursiveSpec) -> None:
+    spec = spec.model_copy(update={"halting": spec.halting.model_copy(update={"rule": "q", "segments": 2})})
+    model, quiet = built(spec).eval(), draws(training=False)
+    state = model.initial_state(ROWS, quiet)
+    with torch.no_grad():
+        q, expected = model.next_q(state, rows(), quiet), model.segment(state, rows(), quiet).q
+    assert q is not None
+    assert expected is not None
+    torch.testing.assert_close(q, expected, rtol=1e-5, atol=1e-5)
