@@ -116,7 +116,7 @@ class TrainState:
         self.last_report = None if state["last_report"] is None else Report.from_dict(state["last_report"])
 
     def take_weights(self, checkpoint: Checkpoint) -> None:
-        """Take over a checkpoint's weights alone; one without averaged weights starts the average at its weights."""
+        """Take over a checkpoint's weights alone, the averaged ones among them."""
         self.model.load_state_dict(checkpoint.model)
         if self.ema is not None:
             self.ema.load(checkpoint.evaluation_weights)

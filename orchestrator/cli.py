@@ -110,7 +110,7 @@ def _experiment_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _checkpoint_commands(commands: Any) -> None:
-    """`checkpoint import`, `export`, `show`."""
+    """`checkpoint import`, `export`, `show`, `evaluate`."""
     text = "take weights from the original code, give them back to it, look at them"
     parser = commands.add_parser("checkpoint", help=text, description=text.capitalize() + ".")
     inside = parser.add_subparsers(required=True, metavar="command")
@@ -126,6 +126,10 @@ def _checkpoint_commands(commands: Any) -> None:
                       help="averaged or as trained (default: those that evaluations use)")  # fmt: skip
     show = _command(inside, "show", _checkpoint_show, "show what is in a checkpoint, ours or an original state dict")
     _original_options(show, "the folder of a checkpoint, or a file of the original code")
+    look = _command(inside, "evaluate", _checkpoint_evaluate, "measure a checkpoint on a split of a task")
+    look.add_argument("path", type=Path, help="the folder of a checkpoint")
+    look.add_argument("--task", help="a recipe in datasets/, or the path of one (default: what it was trained on)")
+    look.add_argument("--split", choices=("train", "validation", "test"), default="validation")
 
 
 def _original_options(parser: argparse.ArgumentParser, path: str) -> None:
@@ -210,6 +214,12 @@ def _checkpoint_export(options: argparse.Namespace) -> int:
     from orchestrator.checkpoints import export_checkpoint
 
     return export_checkpoint(options)
+
+
+def _checkpoint_evaluate(options: argparse.Namespace) -> int:
+    from orchestrator.evaluation import evaluate_checkpoint
+
+    return evaluate_checkpoint(options)
 
 
 def _checkpoint_show(options: argparse.Namespace) -> int:

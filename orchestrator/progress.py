@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.numbers import duration
-from analysis.records import ArmCost, SweepRecord, TrialRecord
+from analysis.records import SweepRecord, TrialRecord
 from analysis.report import Report as SweepReport
 from analysis.report import build_report
 from analysis.sweep import Sweep, load_sweep
@@ -46,7 +46,7 @@ class TerminalView(View):
     def waiting(self, message: str) -> None:
         self.console.print(f"[dim]{message} ...[/]")
 
-    def measured(self, costs: list[ArmCost], comparison: str) -> None:
+    def measured(self, comparison: str) -> None:
         self.console.print(comparison, highlight=False, soft_wrap=True)
 
     def started(self, ledger: Ledger, cluster: Cluster, concurrency: int, ui_commands: list[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from ray.exceptions import RayError
 from ray.tune import TuneError
 
-from analysis.records import ArmCost, SweepRecord
+from analysis.records import SweepRecord
 from analysis.report import Report as SweepReport
 from analysis.report import write_report
 from analysis.sweep import load_sweep
@@ -43,8 +43,8 @@ class View:
     def waiting(self, message: str) -> None:
         """Before something that takes seconds."""
 
-    def measured(self, costs: list[ArmCost], comparison: str) -> None:
-        """Once, before Ray starts: what each arm costs, and in words how closely the arms match."""
+    def measured(self, comparison: str) -> None:
+        """Once, before Ray starts: in words, how closely the arms match."""
 
     def started(self, ledger: Ledger, cluster: Cluster, concurrency: int, ui_commands: list[str]) -> None:
         """Once, before the first trial."""
@@ -78,7 +78,7 @@ def run_sweep(
     try:
         view.waiting("Building the data")
         record = _sweep_record(experiment, store)
-        view.measured(record.costs, how_well(record.costs, reference_arm(experiment.spec), experiment.spec.budget))
+        view.measured(how_well(record.costs, reference_arm(experiment.spec), experiment.spec.budget))
         check_disk(experiment, store)
         trackers = [spec.build(store.directory, store.storage) for spec in experiment.spec.trackers]
         mirrors = [Mirror(tracker, store.directory) for tracker in trackers]

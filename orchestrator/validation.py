@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 
 from analysis.records import ArmCost
 from analysis.tables import Table, costs_notes, costs_table
-from hrm.data.dataset import build_dataset
+from hrm.data.dataset import build_dataset, open_dataset
 from hrm.errors import Problem, SpecError
 from orchestrator.costs import arm_costs
 from orchestrator.experiment import Experiment, load_experiment
@@ -42,7 +42,7 @@ def _check_tables(experiment: Experiment, data_root: Path) -> None:
         )
         for arm in experiment.arms
         if (size := arm.template["model"].get("puzzle_embedding_size", 0))
-        and not build_dataset(experiment.tasks[arm.task], data_root).shape.num_puzzle_identifiers
+        and not open_dataset(experiment.tasks[arm.task], data_root).shape.num_puzzle_identifiers
     ]
     if problems:
         raise SpecError(*problems)

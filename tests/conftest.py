@@ -14,13 +14,25 @@ import pytest
 
 from hrm.context import LocalContext
 from hrm.data.dataset import build_dataset
+from hrm.records import Report, TrialResult
 from hrm.spec import parse_spec
 from hrm.tasks.red_team import RedTeamSpec
+from hrm.train import train
 from hrm.trial import TrialSpec
 
 TINY_HRM = {"kind": "hrm", "hidden_size": 16, "num_heads": 2, "H_layers": 1, "L_layers": 1, "causal": True}
 TINY_TRANSFORMER = {"kind": "transformer", "hidden_size": 16, "num_heads": 2, "num_layers": 2, "causal": True}
 MakeTrial = Callable[..., TrialSpec]
+
+
+def run(trial: TrialSpec, context: LocalContext, **options: Any) -> tuple[list[Report], TrialResult]:
+    """A whole training: its reports and its result."""
+    reports, generator = [], train(trial, context, **options)
+    while True:
+        try:
+            reports.append(next(generator))
+        except StopIteration as end:
+            return reports, end.value
 
 
 @pytest.fixture(scope="session")

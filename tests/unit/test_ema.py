@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from conftest import TINY_HRM, MakeTrial
+from conftest import TINY_HRM, MakeTrial, run
 from torch import Tensor, nn
 
 from hrm.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint
@@ -18,21 +17,11 @@ from hrm.ema import EMA
 from hrm.errors import SpecError
 from hrm.evaluate import evaluate
 from hrm.models.hrm import HRMSpec
-from hrm.records import Report, TrialResult
 from hrm.tasks import TaskShape
-from hrm.train import Training, train
+from hrm.train import Training
 from hrm.trial import TrialSpec
 
 MakeContext = Callable[..., LocalContext]
-
-
-def run(trial: TrialSpec, context: LocalContext, **options: Any) -> tuple[list[Report], TrialResult]:
-    reports, generator = [], train(trial, context, **options)
-    while True:
-        try:
-            reports.append(next(generator))
-        except StopIteration as end:
-            return reports, end.value
 
 
 def weights(training: Training) -> dict[str, Tensor]:

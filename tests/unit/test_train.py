@@ -9,27 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY_HRM, TINY_TRANSFORMER, MakeTrial
+from conftest import TINY_HRM, TINY_TRANSFORMER, MakeTrial, run
 
 from hrm.checkpoint import read_checkpoint
 from hrm.context import LocalContext
 from hrm.errors import SpecError, TrialError
-from hrm.records import Report, TrialResult
+from hrm.records import Report
 from hrm.train import StopRequested, Training, train
-from hrm.trial import TrialSpec
 
 MakeContext = Callable[..., LocalContext]
 LANGUAGE = {**TINY_HRM, "dropout": 0.1, "convolution": 2, "L_cycles": 2, "halting": {"segments": 2}}
 ADAM_ATAN2 = {"kind": "adam_atan2", "learning_rate": 0.01}
-
-
-def run(trial: TrialSpec, context: LocalContext, **options: Any) -> tuple[list[Report], TrialResult]:
-    reports, generator = [], train(trial, context, **options)
-    while True:
-        try:
-            reports.append(next(generator))
-        except StopIteration as end:
-            return reports, end.value
 
 
 def losses(reports: list[Report]) -> list[tuple[int, dict[str, float]]]:
