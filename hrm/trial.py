@@ -103,13 +103,12 @@ def refusals(trial: TrialSpec, place: str) -> list[Problem]:
     """Why this model must not be trained on this task, if so; `place` starts each problem."""
     problems = []
     if trial.task.next_token and trial.model.sees_the_future:
-        mixes = getattr(trial.model, "mixer", "attention") == "mlp"
         problems.append(
             Problem(
                 f"{place}: model.causal",
                 f"a {trial.model.kind} that sees the future is refused on next-token data: position t would read the "
                 "token that it has to predict",
-                "Set model.mixer: attention and model.causal: true" if mixes else "Set model.causal: true",
+                trial.model.way_to_causality,
             )
         )
     halting = trial.model.halting_rule()

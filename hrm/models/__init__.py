@@ -109,6 +109,11 @@ class ModelSpec(Spec, ABC):
     def sees_the_future(self) -> bool:
         """True if position t is computed from tokens after t."""
 
+    @property
+    def way_to_causality(self) -> str:
+        """What to do about it where that is refused."""
+        return "Set model.causal: true"
+
     @abstractmethod
     def build(self, shape: TaskShape) -> Model:
         """The module, with fresh weights drawn from torch's global generator."""

@@ -35,6 +35,10 @@ class TRMSpec(RecursiveSpec):
             )
         return self
 
+    @property
+    def way_to_causality(self) -> str:
+        return super().way_to_causality if self.mixer == "attention" else "Set model.mixer: attention and model.causal: true"
+
     def build(self, shape: TaskShape) -> TRM:
         return TRM(self, shape)
 

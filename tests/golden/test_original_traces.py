@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
+from originals import METRICS, PARITY
 from safetensors import safe_open
 from torch import Tensor
 
@@ -20,25 +20,14 @@ from hrm.optim.adam_atan2 import AdamATan2
 from hrm.segments import Carry, train_segment
 from hrm.tasks import IGNORE, TaskShape
 
-TRACES = Path(__file__).parents[3] / "shared" / "parity"
-METRICS = {
-    "count": "halted",
-    "accuracy": "accuracy",
-    "exact_accuracy": "exact",
-    "steps": "segments",
-    "q_halt_accuracy": "q_halt_correct",
-    "q_halt_loss": "q_halt_loss",
-    "q_continue_loss": "q_continue_loss",
-}
-"""The original's sums over rows, and ours."""
-pytestmark = pytest.mark.skipif(not TRACES.exists(), reason="the recorded traces are not beside this checkout")
+pytestmark = pytest.mark.skipif(not PARITY.exists(), reason="the recorded traces are not beside this checkout")
 
 
 class Trace:
     """One recorded run."""
 
     def __init__(self, name: str) -> None:
-        with safe_open(TRACES / f"{name}.safetensors", "pt") as file:
+        with safe_open(PARITY / f"{name}.safetensors", "pt") as file:
             self.facts = {
                 key: json.loads(value) for key, value in file.metadata().items() if value[0] in "{[0123456789"
             }

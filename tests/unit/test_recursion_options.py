@@ -26,6 +26,7 @@ from hrm.nn.losses import cross_entropy
 from hrm.segments import Carry, train_segment
 from hrm.spec import parse_spec
 from hrm.train import Training
+from hrm.trial import refusals
 from hrm.variants import discover
 
 MakeContext = Callable[..., LocalContext]
@@ -243,3 +244,15 @@ def test_a_horizon_that_ends_before_the_input_is_refused_for_two_states(make: ty
     with pytest.raises(ValueError, match="gradient_steps must be >= 2 for a model of two states"):
         make(gradient_steps=1)
     assert URMSpec(gradient_steps=1).gradient_steps == 1  # its one call reads the input
+
+
+@pytest.mark.parametrize(
+    ("fields", "way_out"),
+    [({}, "Set model.causal: true"), ({"mixer": "mlp", "positions": "none"}, "Set model.mixer: attention and model.causal: true")],
+)
+def test_the_way_to_a_causal_trm_is_one_that_can_be_gone(
+    make_trial: MakeTrial, fields: dict[str, Any], way_out: str
+) -> None:
+    [problem] = refusals(make_trial(model={"kind": "trm", **fields}), "trial")
+    assert problem.way_out == way_out
+    assert not refusals(make_trial(model={"kind": "trm", "causal": True}), "trial")
