@@ -37,7 +37,11 @@ class TRMSpec(RecursiveSpec):
 
     @property
     def way_to_causality(self) -> str:
-        return super().way_to_causality if self.mixer == "attention" else "Set model.mixer: attention and model.causal: true"
+        return (
+            super().way_to_causality
+            if self.mixer == "attention"
+            else "Set model.mixer: attention and model.causal: true"
+        )
 
     def build(self, shape: TaskShape) -> TRM:
         return TRM(self, shape)

@@ -248,7 +248,10 @@ def test_a_horizon_that_ends_before_the_input_is_refused_for_two_states(make: ty
 
 @pytest.mark.parametrize(
     ("fields", "way_out"),
-    [({}, "Set model.causal: true"), ({"mixer": "mlp", "positions": "none"}, "Set model.mixer: attention and model.causal: true")],
+    [
+        ({}, "Set model.causal: true"),
+        ({"mixer": "mlp", "positions": "none"}, "Set model.mixer: attention and model.causal: true"),
+    ],
 )
 def test_the_way_to_a_causal_trm_is_one_that_can_be_gone(
     make_trial: MakeTrial, fields: dict[str, Any], way_out: str
