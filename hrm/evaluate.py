@@ -3,67 +3,69 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hrm.context import TrainContext
-from hrm.data.dataset import Rows as StoredRows
+from hrm.data.dataset import Dataset
 from hrm.models import Model, Rows
 from hrm.nn.draws import Draws
 from hrm.nn.losses import cross_entropy
-from hrm.tasks import IGNORE
+from hrm.tasks import IGNORE, Answers, TaskSpec
 
 if TYPE_CHECKING:
     from hrm.trial import TrialSpec
 
 METRICS = ("loss", "perplexity", "token_accuracy", "exact_accuracy")
 """What `evaluate` gives, for every task."""
+Gather = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+"""Rows by number, as columns (`hrm.data.dataset.Rows.gather`)."""
 _SUMS = ("loss", "tokens", "correct", "exact", "rows")
 
 
 @torch.no_grad()
-def evaluate(model: Model, rows: StoredRows, trial: TrialSpec, context: TrainContext) -> dict[str, float]:
-    """Metrics over all rows, summed over the workers.
+def evaluate(model: Model, dataset: Dataset, split: str, trial: TrialSpec, context: TrainContext) -> dict[str, float]:
+    """Metrics over all rows of a split, summed over the workers.
 
     `loss`: nats per scored token; `perplexity`: its exponential; `token_accuracy`; `exact_accuracy`: share of rows with
-    every scored token right.
+    every scored token right; and what the task scores (`TaskSpec.score`).
     """
-    model.eval()
-    sums = torch.zeros(len(_SUMS), dtype=torch.float64)
-    for numbers, batch in _batches(rows, trial.batch_size, context):
-        sums += _score(model, batch, Draws(trial.seed, 0, numbers, training=False), trial)
-    model.train()
-    exact_type = torch.float32 if context.device.type == "mps" else torch.float64
-    total = dict(zip(_SUMS, context.all_reduce(sums.to(context.device, exact_type)).tolist(), strict=True))
+    rows, names = dataset.split(split), trial.task.metrics
+    mine = np.arange(context.rank, len(rows), context.world_size)
+    sums = np.zeros(len(_SUMS) + 2 * len(names))
+    for answers in _answers(model, mine, rows.gather, trial, context):
+        sums += _summed(answers, trial.task, dataset.manifest.vocabulary)
+    common, own = np.split(_total(sums, context), [len(_SUMS)])
+    total = dict(zip(_SUMS, common.tolist(), strict=True))
     loss = total["loss"] / max(total["tokens"], 1.0)
     return {
         "loss": loss,
         "perplexity": math.exp(min(loss, 700.0)),
         "token_accuracy": total["correct"] / max(total["tokens"], 1.0),
         "exact_accuracy": total["exact"] / max(total["rows"], 1.0),
+        **{name: float(s / weight) for name, (s, weight) in zip(names, own.reshape(-1, 2), strict=True) if weight},
     }
 
 
-def _batches(rows: StoredRows, batch_size: int, context: TrainContext) -> Iterator[tuple[Tensor, Rows]]:
-    """This worker's rows, in order: their numbers, and the batch.
+@torch.no_grad()
+def examine(model: Model, dataset: Dataset, split: str, trial: TrialSpec, context: TrainContext) -> dict[str, float]:
+    """The metrics that look at a whole split (`TaskSpec.examine`). Every worker answers its share of the rows."""
 
-    Batches are of one size (a compiled model is compiled for one); the last is filled up with rows that score nothing.
-    """
-    mine = np.arange(context.rank, len(rows), context.world_size)
-    size = max(1, min(-(-batch_size // context.world_size), len(mine)))
-    for start in range(0, len(mine), size):
-        numbers = mine[start : start + size]
-        filled = np.resize(numbers, size)
-        batch = to_device(rows.gather(filled), context.device)
-        batch["labels"][len(numbers) :] = IGNORE
-        yield torch.from_numpy(filled).to(context.device), batch
+    def answer(columns: Mapping[str, np.ndarray]) -> Answers:
+        count = len(columns["inputs"])
+        share = -(-count // context.world_size)
+        # Shares are of one size, for the collective: the last is filled up with the first rows.
+        mine = np.arange(context.rank * share, (context.rank + 1) * share) % count
+        own = _answers(model, mine, lambda n: {name: values[n] for name, values in columns.items()}, trial, context)
+        return _gathered(list(own), columns, context)
+
+    return trial.task.examine(answer, dataset.split(split), dataset.manifest.vocabulary)
 
 
-def to_device(columns: dict[str, np.ndarray], device: torch.device) -> Rows:
+def to_device(columns: Mapping[str, np.ndarray], device: torch.device) -> Rows:
     """Columns as int64 tensors; rows without puzzle identifiers get identifier 0."""
     batch = {name: torch.from_numpy(column).to(device, torch.int64) for name, column in columns.items()}
     if "puzzle_identifiers" not in batch:
@@ -71,15 +73,65 @@ def to_device(columns: dict[str, np.ndarray], device: torch.device) -> Rows:
     return batch
 
 
-def _score(model: Model, batch: Rows, draws: Draws, trial: TrialSpec) -> Tensor:
-    labels = batch["labels"]
-    state = model.initial_state(len(labels), draws)
+def _answers(
+    model: Model, mine: np.ndarray, gather: Gather, trial: TrialSpec, context: TrainContext
+) -> Iterator[Answers]:
+    """The model at full depth on this worker's rows, by number and in order, a share of the global batch at a time.
+
+    Batches are of one size, since a compiled model is compiled for one; the last is filled up and cut again.
+    """
+    model.eval()
+    size = max(1, min(-(-trial.batch_size // context.world_size), len(mine)))
+    for start in range(0, len(mine), size):
+        numbers = mine[start : start + size]
+        columns, filled = gather(numbers), np.resize(np.arange(len(numbers)), size)
+        batch = to_device({name: values[filled] for name, values in columns.items()}, context.device)
+        draws = Draws(trial.seed, 0, torch.from_numpy(numbers[filled]).to(context.device), training=False)
+        tokens, losses, confidence = _at_full_depth(model, batch, draws, trial)
+        count = len(numbers)
+        yield Answers(columns, tokens[:count], losses[:count], None if confidence is None else confidence[:count])
+    model.train()
+
+
+def _at_full_depth(
+    model: Model, batch: Rows, draws: Draws, trial: TrialSpec
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The answer's tokens [B, S], losses [B] and confidence [B]."""
+    state = model.initial_state(len(batch["labels"]), draws)
     for _ in range(trial.model.halting_rule().segments):
         output = model.segment(state, batch, draws)
         state = output.state
+    losses = cross_entropy(output.logits, batch["labels"], trial.loss).sum(-1)
+    confidence = None if output.q is None else output.q[:, 0].float().sigmoid().cpu().numpy()
+    return output.logits.argmax(-1).int().cpu().numpy(), losses.cpu().double().numpy(), confidence
+
+
+def _summed(answers: Answers, task: TaskSpec, vocabulary: list[str]) -> np.ndarray:
+    """The sums of `_SUMS`, then sum and weight of each metric of the task."""
+    labels = answers.rows["labels"]
     scored = labels != IGNORE
-    tokens, correct = scored.sum(-1), ((output.logits.argmax(-1) == labels) & scored).sum(-1)
-    has_any = tokens > 0
-    exact = ((correct == tokens) & has_any).sum()
-    loss = cross_entropy(output.logits, labels, trial.loss).sum(dtype=torch.float32)
-    return torch.stack([value.cpu() for value in (loss, tokens.sum(), correct.sum(), exact, has_any.sum())])
+    tokens, correct = scored.sum(1), ((answers.tokens == labels) & scored).sum(1)
+    common = [answers.losses.sum(), tokens.sum(), correct.sum(), (correct == tokens).sum(), len(answers)]
+    own = task.score(answers, vocabulary)
+    return np.array([*common, *(value for name in task.metrics for value in own[name])], dtype=np.float64)
+
+
+def _total(sums: np.ndarray, context: TrainContext) -> np.ndarray:
+    """Over all workers."""
+    exact_type = torch.float32 if context.device.type == "mps" else torch.float64
+    total: np.ndarray = context.all_reduce(torch.from_numpy(sums).to(context.device, exact_type)).cpu().numpy()
+    return total
+
+
+def _gathered(parts: list[Answers], columns: Mapping[str, np.ndarray], context: TrainContext) -> Answers:
+    """The answers of all workers to the rows of `columns`."""
+    count = len(columns["inputs"])
+
+    def joined(arrays: list[np.ndarray]) -> np.ndarray:
+        own = torch.from_numpy(np.concatenate(arrays)).to(context.device)
+        every: np.ndarray = context.all_gather(own).cpu().numpy()
+        return every[:count]
+
+    tokens, losses = joined([part.tokens for part in parts]), joined([part.losses for part in parts])
+    confidences = [part.confidence for part in parts if part.confidence is not None]
+    return Answers(columns, tokens, losses, joined(confidences) if confidences else None)

@@ -14,7 +14,7 @@ from hrm.checkpoint import Checkpoint, open_checkpoint
 from hrm.context import LocalContext
 from hrm.data.dataset import build_dataset
 from hrm.errors import Problem, SpecError
-from hrm.evaluate import evaluate
+from hrm.evaluate import evaluate, examine
 from hrm.loading import load_model
 from hrm.resolve import resolve, resumed, take_effect
 from hrm.spec import parse_spec
@@ -37,7 +37,8 @@ def evaluate_checkpoint(options: argparse.Namespace) -> int:
     take_effect(resolved)
     model = load_model(checkpoint, dataset.shape, place)
     model.configure(getattr(torch, resolved["precision"]), resolved["attention"])
-    metrics = evaluate(model, dataset.split(options.split), trial, context)
+    metrics = evaluate(model, dataset, options.split, trial, context)
+    metrics |= examine(model, dataset, options.split, trial, context)
     if options.json:
         print(json.dumps({"checkpoint": place, "task": trial.task.kind, "split": options.split, "metrics": metrics}))
     else:

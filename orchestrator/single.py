@@ -13,7 +13,6 @@ from typing import IO
 from rich.console import Console
 
 from hrm.context import LocalContext
-from hrm.data.dataset import build_dataset
 from hrm.errors import Problem, SpecError
 from hrm.records import TrialResult
 from hrm.train import StopRequested, train
@@ -22,18 +21,18 @@ from orchestrator.experiment import Arm, Experiment, load_experiment
 from orchestrator.signals import STOPPED, stop_on_signals
 from orchestrator.starts import check_starts
 from orchestrator.trial_driver import log_to
+from orchestrator.validation import with_data
 
 
 def train_one(options: argparse.Namespace) -> int:
     """The `train` command; gives its exit code."""
-    experiment = load_experiment(options.experiment, options.overrides, options.smoke)
-    arm = _arm(experiment, options)
-    trial = arm.trial({}, options.seed)
     storage = options.storage.resolve()
     data = storage / "data"
+    experiment = with_data(load_experiment(options.experiment, options.overrides, options.smoke), data)
+    arm = _arm(experiment, options)
+    trial = arm.trial({}, options.seed)
     directory = storage / "single" / f"{arm.name}-{trial.hash()}"
     lock = _locked(directory)
-    build_dataset(trial.task, data)
     check_starts([arm], data)
     attempts = [int(path.name) for path in (directory / "attempts").glob("[0-9]*")]
     resources, attempt = experiment.spec.resources, max(attempts, default=0) + 1
@@ -80,8 +79,12 @@ def _arm(experiment: Experiment, options: argparse.Namespace) -> Arm:
     ):
         if given is not None and given not in known:
             raise SpecError(Problem(f"{name} {given}", "is not in the experiment", f"Give one of {', '.join(known)}"))
-    wanted = (options.arm or experiment.arms[0].name, options.task or experiment.arms[0].task)
-    return next(arm for arm in experiment.arms if (arm.name, arm.task) == wanted)
+    fitting = [arm for arm in experiment.arms if options.arm in (None, arm.name) and options.task in (None, arm.task)]
+    if not fitting:
+        theirs = [arm.task for arm in experiment.arms if arm.name == options.arm]
+        rule = f"the arm {options.arm} does not run on it"
+        raise SpecError(Problem(f"--task {options.task}", rule, f"Give one of {', '.join(theirs)}"))
+    return fitting[0]
 
 
 def _run(trial: TrialSpec, context: LocalContext, console: Console) -> TrialResult:

@@ -15,7 +15,7 @@ from analysis.records import SweepRecord
 from analysis.report import Report as SweepReport
 from analysis.report import write_report
 from analysis.sweep import load_sweep
-from hrm.data.dataset import build_dataset
+from hrm.data.dataset import open_dataset
 from hrm.errors import InfrastructureError, Problem, SpecError
 from hrm.provenance import code_version, environment
 from hrm.spec import parse_spec
@@ -31,7 +31,7 @@ from orchestrator.store import SweepStore
 from orchestrator.trackers.mirror import Mirror
 from orchestrator.trial_driver import Place
 from orchestrator.tuning import execute
-from orchestrator.validation import check_built
+from orchestrator.validation import check_built, with_data
 
 MIRROR_SECONDS = 60.0
 """How long the end of a sweep waits for its trackers."""
@@ -77,6 +77,7 @@ def run_sweep(
     store.open()
     try:
         view.waiting("Building the data")
+        experiment = with_data(experiment, store.data_root)
         record = _sweep_record(experiment, store)
         view.measured(how_well(record.costs, reference_arm(experiment.spec), experiment.spec.budget))
         check_disk(experiment, store)
@@ -99,8 +100,8 @@ def run_sweep(
 
 
 def _sweep_record(experiment: Experiment, store: SweepStore) -> SweepRecord:
-    """Build the data, check the arms on it; write `sweep.json`, or check that the one that is there asks the same."""
-    datasets = {name: _build(task, store) for name, task in experiment.tasks.items()}
+    """Check the arms on the built data; write `sweep.json`, or check that the one that is there asks the same."""
+    datasets = {name: _facts(task, store) for name, task in experiment.tasks.items()}
     costs = check_built(experiment, store.data_root)
     science = experiment.spec.science()
     if store.exists():
@@ -141,8 +142,8 @@ def _sweep_record(experiment: Experiment, store: SweepStore) -> SweepRecord:
     return record
 
 
-def _build(task: TaskSpec, store: SweepStore) -> dict[str, Any]:
-    manifest = build_dataset(task, store.data_root).manifest
+def _facts(task: TaskSpec, store: SweepStore) -> dict[str, Any]:
+    manifest = open_dataset(task, store.data_root).manifest
     return {
         "recipe": task.model_dump(mode="json"),
         "fingerprint": manifest.fingerprint,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -16,11 +16,37 @@ from rich.table import Table as Grid
 from analysis.records import ArmCost
 from analysis.tables import Table, costs_notes, costs_table
 from hrm.data.dataset import build_dataset, open_dataset
+from hrm.data.parallel import BuildProgress
 from hrm.errors import Problem, SpecError
+from hrm.tasks import TaskSpec
 from orchestrator.costs import arm_costs
 from orchestrator.experiment import Experiment, load_experiment
 from orchestrator.matching import check_match, how_well, reference_arm
 from orchestrator.starts import check_starts
+
+
+def with_data(experiment: Experiment, root: Path, progress: BuildProgress | None = None) -> Experiment:
+    """The experiment with its data built, where every task and trial names the rows by their fingerprint.
+
+    Raises SpecError with all recipes that cannot be built.
+    """
+    problems: list[Problem] = []
+    tasks: dict[str, TaskSpec] = {}
+    for name, task in experiment.tasks.items():
+        try:
+            tasks[name] = build_dataset(task, root, progress).task
+        except SpecError as error:
+            problems += error.problems
+        except OSError as error:
+            rule = f"cannot be written: {error.strerror}"
+            problems.append(Problem(str(root), rule, "Give another --storage, or change its rights"))
+    if problems:
+        raise SpecError(*dict.fromkeys(problems))
+    arms = [
+        replace(arm, template={**arm.template, "task": tasks[arm.task].model_dump(mode="json")})
+        for arm in experiment.arms
+    ]
+    return replace(experiment, tasks=tasks, arms=arms)
 
 
 def check_built(experiment: Experiment, data_root: Path) -> list[ArmCost]:
@@ -50,9 +76,8 @@ def _check_tables(experiment: Experiment, data_root: Path) -> None:
 
 def validate(options: argparse.Namespace) -> int:
     """The `validate` command; gives its exit code."""
-    experiment = load_experiment(options.experiment, options.overrides, options.smoke)
     root = options.storage.resolve() / "data"
-    _build(experiment, root)
+    experiment = with_data(load_experiment(options.experiment, options.overrides, options.smoke), root)
     costs = check_built(experiment, root)
     spec, lines = experiment.spec, len(experiment.arms)
     searches, replicas = lines * spec.search.trials, lines * spec.replicas.seeds * spec.replicas.configurations
@@ -71,21 +96,6 @@ def validate(options: argparse.Namespace) -> int:
     for note in [*costs_notes(costs, reference), comparison]:
         console.print(note, highlight=False)
     return 0
-
-
-def _build(experiment: Experiment, root: Path) -> None:
-    """Build every recipe that is not built. Raises SpecError with all that cannot be."""
-    problems: list[Problem] = []
-    for task in experiment.tasks.values():
-        try:
-            build_dataset(task, root)
-        except SpecError as error:
-            problems += error.problems
-        except OSError as error:
-            rule = f"cannot be written: {error.strerror}"
-            problems.append(Problem(str(root), rule, "Give another --storage, or change its rights"))
-    if problems:
-        raise SpecError(*dict.fromkeys(problems))
 
 
 def _grid(table: Table) -> Grid:

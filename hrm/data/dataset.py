@@ -1,14 +1,14 @@
 """From a recipe to a built dataset and back to rows.
 
 A dataset is a folder `KIND-HASH` that appears by one rename, whole, whoever is killed and however many build it at
-once. Rows are read from memory-mapped Arrow files and never loaded whole.
+once. Rows are read from memory-mapped Arrow files and never loaded whole; augmentations are made as they are read.
 """
 
 from __future__ import annotations
 
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from hrm.data.manifest import DatasetManifest, damaged, file_digest, fsync_directory
+from hrm.data.manifest import MANIFEST, DatasetManifest, damaged, file_digest, fsync_directory
+from hrm.data.parallel import BuildProgress
 from hrm.data.writer import SPLITS, DatasetWriter, boundaries_file
 from hrm.errors import Problem, SpecError
 
 if TYPE_CHECKING:
     from hrm.tasks import TaskShape, TaskSpec  # hrm.tasks imports this module
 
+MakeForms = Callable[[dict[str, np.ndarray], np.ndarray], dict[str, np.ndarray]]
+"""Stored rows [B] and the numbers of their forms [B] -> the rows in these forms (`TaskSpec.form`)."""
 __all__ = ["SPLITS", "Dataset", "DatasetManifest", "DatasetWriter", "Rows", "build_dataset", "open_dataset"]
 
 
@@ -31,29 +34,74 @@ class Rows:
 
     The rows of puzzle p are `puzzle_indices[p]` up to `puzzle_indices[p + 1]`, the puzzles of group g
     `group_indices[g]` up to `group_indices[g + 1]`. Without a file of them each row is a puzzle and a group of its own.
+
+    Where rows have F forms, each stored puzzle stands for F: stored rows [a, b) are the rows [a * F, b * F), form by
+    form, and the forms of a group's puzzles are its puzzles.
     """
 
-    def __init__(self, path: Path, boundaries: Path | None = None) -> None:
-        self._columns = _columns(path)
-        self.puzzle_indices = self.group_indices = np.arange(len(self) + 1)
-        if boundaries is not None:
-            stored = _columns(boundaries)
-            self.puzzle_indices, self.group_indices = stored["puzzle_indices"][0], stored["group_indices"][0]
+    def __init__(
+        self, path: Path, boundaries: Path | None = None, forms: int = 1, make_forms: MakeForms | None = None
+    ) -> None:
+        self._batches = _batches(path)
+        self._starts = np.cumsum([0, *(len(batch["inputs"]) for batch in self._batches)])
+        self._forms, self._make_forms = forms, make_forms
+        stored: dict[str, np.ndarray] = _batches(boundaries)[0] if boundaries else {}
+        self._ends = stored["puzzle_indices"][0] if stored else None
+        puzzles = np.arange(self._starts[-1] + 1) if self._ends is None else self._ends
+        groups = stored["group_indices"][0] if stored else puzzles
+        self.puzzle_indices, self.group_indices = _boundaries_of_forms(puzzles, groups, forms)
 
     def __len__(self) -> int:
-        return len(self._columns["inputs"])
+        return int(self._starts[-1]) * self._forms
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The rows at `indices` [B], in that order, as int32 copies: column -> [B, S] or [B]. Raises IndexError."""
-        return {name: column[indices] for name, column in self._columns.items()}
+        if self._make_forms is None or self._forms == 1:
+            return self._stored(indices)
+        stored, forms = self._parted(np.asarray(indices))
+        return self._make_forms(self._stored(stored), forms)
+
+    def _parted(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of rows as numbers of stored rows and of forms."""
+        if self._ends is None:
+            return indices // self._forms, indices % self._forms
+        puzzles = np.searchsorted(self._ends, indices // self._forms, side="right") - 1
+        starts, sizes = self._ends[puzzles].astype(np.int64), np.diff(self._ends)[puzzles]
+        forms, places = np.divmod(indices - starts * self._forms, sizes)
+        return starts + places, forms
+
+    def _stored(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        if len(self._batches) == 1:
+            return {name: column[indices].astype(np.int32) for name, column in self._batches[0].items()}
+        indices = np.asarray(indices)
+        if indices.size and (indices.max() >= self._starts[-1] or indices.min() < 0):
+            raise IndexError(f"rows must be >= 0 and < {self._starts[-1]}, got {indices.min()}..{indices.max()}")
+        owners = np.searchsorted(self._starts, indices, side="right") - 1
+        result = {
+            name: np.empty((len(indices), *column.shape[1:]), np.int32) for name, column in self._batches[0].items()
+        }
+        for owner in np.unique(owners).tolist():
+            here = owners == owner
+            for name, column in self._batches[owner].items():
+                result[name][here] = column[indices[here] - self._starts[owner]]
+        return result
+
+
+def _boundaries_of_forms(puzzles: np.ndarray, groups: np.ndarray, forms: int) -> tuple[np.ndarray, np.ndarray]:
+    if forms == 1:
+        return puzzles, groups
+    sizes = np.repeat(np.diff(puzzles), forms)
+    return np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))), groups.astype(np.int64) * forms
 
 
 class Dataset:
     """A built dataset, open for reading."""
 
-    def __init__(self, directory: Path, manifest: DatasetManifest) -> None:
+    def __init__(self, directory: Path, manifest: DatasetManifest, task: TaskSpec) -> None:
         self.directory = directory
         self.manifest = manifest
+        self.task = task
+        """The recipe, with the digests of its sources and the fingerprint of the rows; it makes the forms of rows."""
 
     @property
     def shape(self) -> TaskShape:
@@ -69,7 +117,12 @@ class Dataset:
             known = ", ".join(self.manifest.rows)
             raise SpecError(Problem(str(self.directory), f"there is no split {name!r}", f"The splits here are {known}"))
         boundaries = self.directory / boundaries_file(name)
-        return Rows(self.directory / f"{name}.arrow", boundaries if boundaries.name in self.manifest.files else None)
+        return Rows(
+            self.directory / f"{name}.arrow",
+            boundaries if boundaries.name in self.manifest.files else None,
+            self.task.forms(name),
+            self.task.form,
+        )
 
     def verify(self) -> None:
         """Read every file and compare its SHA-256. Raises SpecError with every file that is not as it was built."""
@@ -95,45 +148,49 @@ class Dataset:
             raise SpecError(*problems)
 
 
-def build_dataset(spec: TaskSpec, root: Path) -> Dataset:
+def build_dataset(spec: TaskSpec, root: Path, progress: BuildProgress | None = None) -> Dataset:
     """Build the recipe under `root`, unless it is there. Of several builders at once, one builds and the others wait.
 
     Raises SpecError for a recipe that cannot be built, and for a folder that is there and damaged (never repaired in
     silence).
     """
+    spec = spec.identified()
     directory = _directory(spec, root)
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root / f".{directory.name}.lock"):
         if not directory.exists():
-            _build(spec, directory)
+            _build(spec, directory, progress)
     return open_dataset(spec, root)
 
 
 def open_dataset(spec: TaskSpec, root: Path) -> Dataset:
-    """Open what `build_dataset` made. Raises SpecError if it is not there, damaged, or of another recipe."""
-    directory = _directory(spec, root)
+    """Open what `build_dataset` made. Raises SpecError if it is not there, damaged, of another recipe or other rows."""
+    recipe = spec.identified().recipe()
+    directory = _directory(recipe, root)
     if not directory.is_dir():
-        raise SpecError(Problem(str(directory), "the dataset is not built", "Build it first (`build_dataset`)"))
-    dataset = Dataset(directory, DatasetManifest.read(directory))
-    if dataset.manifest.recipe != spec.canonical():
-        raise damaged(
-            directory / "manifest.json", f"must be of the recipe {spec.canonical()}, got {dataset.manifest.recipe}"
-        )
+        raise SpecError(Problem(str(directory), "the dataset is not built", "Build it first (`data build`)"))
+    manifest = DatasetManifest.read(directory)
+    if manifest.recipe != recipe.canonical():
+        raise damaged(directory / MANIFEST, f"must be of the recipe {recipe.canonical()}, got {manifest.recipe}")
+    if spec.fingerprint not in (None, manifest.fingerprint):
+        rule = f"must have the fingerprint {spec.fingerprint}, as the recipe says, got {manifest.fingerprint}"
+        raise damaged(directory / MANIFEST, rule)
+    dataset = Dataset(directory, manifest, recipe.model_copy(update={"fingerprint": manifest.fingerprint}))
     dataset.verify_sizes()
     return dataset
 
 
 def _directory(spec: TaskSpec, root: Path) -> Path:
-    return root / f"{spec.kind}-{spec.hash()}"
+    return root / f"{spec.kind}-{spec.recipe().hash()}"
 
 
-def _build(spec: TaskSpec, directory: Path) -> None:
+def _build(spec: TaskSpec, directory: Path, progress: BuildProgress | None) -> None:
     """Build beside `directory` and rename. What a killed builder left is cleared by the next: the lock is ours."""
     unfinished = directory.with_name(f".{directory.name}.building")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     try:
-        writer = DatasetWriter(unfinished, spec.canonical())
+        writer = DatasetWriter(unfinished, spec.recipe().canonical(), progress)
         spec.build(writer)
         writer.finish(next_token=spec.next_token)
         unfinished.rename(directory)
@@ -151,9 +208,10 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _columns(path: Path) -> dict[str, np.ndarray]:
-    batch = pa.ipc.open_file(pa.memory_map(str(path), "r")).get_batch(0)
-    return {name: _view(batch.column(name)) for name in batch.schema.names}
+def _batches(path: Path) -> list[dict[str, np.ndarray]]:
+    file = pa.ipc.open_file(pa.memory_map(str(path), "r"))
+    batches = [file.get_batch(number) for number in range(file.num_record_batches)]
+    return [{name: _view(batch.column(name)) for name in batch.schema.names} for batch in batches]
 
 
 def _view(column: pa.Array) -> np.ndarray:

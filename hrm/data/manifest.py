@@ -15,7 +15,7 @@ from typing import Any
 from hrm.errors import Problem, SpecError
 
 MANIFEST = "manifest.json"
-SCHEMA = 1
+SCHEMA = 2
 """The version of the folder's layout."""
 
 
@@ -29,7 +29,7 @@ class DatasetManifest:
     recipe: dict[str, Any]
     """The recipe's canonical form (`Spec.canonical`)."""
     rows: dict[str, int]
-    """Rows per split."""
+    """Stored rows per split; what forms make of them is not counted."""
     vocab_size: int
     sequence_length: int
     num_puzzle_identifiers: int

@@ -1,90 +1,101 @@
 """Writes a dataset folder: the Arrow files of each split, then the manifest. Refuses rows that would train nonsense.
 
-A file holds one record batch of int32 columns without nulls, so that a reader maps it without a copy. Where puzzles
+A file holds record batches of integer columns without nulls, so that a reader maps it without a copy; tokens take as
+few bytes as the vocabulary allows. Rows may come in chunks, so that a dataset may be larger than memory. Where puzzles
 have several rows, or groups several puzzles, a second file of the split holds the boundaries.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from hrm.data.checks import RowChecks
 from hrm.data.manifest import SCHEMA, DatasetManifest, file_digest
-from hrm.errors import Problem, SpecError
+from hrm.data.parallel import BuildProgress, Item, Result, parallel_map
 
 SPLITS = ("train", "validation", "test")
 """The splits that every dataset has: search reads validation, replicas report on test."""
+Columns = Mapping[str, np.ndarray]
 
 
 class DatasetWriter:
-    """What a task builds through: set `vocabulary` (and `facts`, `num_puzzle_identifiers`), write every split."""
+    """What a task builds through: set `vocabulary` (and `num_puzzle_identifiers`), write every split, set `facts`."""
 
-    def __init__(self, directory: Path, recipe: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, recipe: dict[str, Any], progress: BuildProgress | None = None) -> None:
         self.vocabulary: list[str] = []
-        """Token id -> its text; its length is the dataset's `vocab_size`."""
-        self.facts: dict[str, Any] = {}
+        """Token id -> its text; its length is the dataset's `vocab_size`. To be set before the first split."""
         self.num_puzzle_identifiers = 0
-        """Above every puzzle identifier; 0 where rows carry none."""
+        """Above every puzzle identifier; 0 where rows carry none. To be set before the first split."""
+        self.facts: dict[str, Any] = {}
         self._directory = directory
         self._recipe = recipe
+        self._progress = progress
+        self._checks = RowChecks(str(recipe["kind"]), bool(recipe.get("allow_overlap")))
         self._shapes: dict[str, tuple[int, int]] = {}
-        self._ranges: dict[str, dict[str, tuple[int, int]]] = {}
         self._files: dict[str, dict[str, Any]] = {}
-        self._owner: dict[bytes, str] = {}  # digest of a row -> the split that holds it
 
     def write_split(
         self,
         name: str,
-        columns: Mapping[str, np.ndarray],
+        columns: Columns | Iterable[Columns],
         puzzle_indices: np.ndarray | None = None,
         group_indices: np.ndarray | None = None,
     ) -> None:
         """Write `NAME.arrow`: `inputs` and `labels` [N, S], optional `puzzle_identifiers` [N], and any further column.
 
         `prefix_lengths` [N]: so many positions of a row are a prompt, which models may read as a whole (PrefixLM).
+        `documents` [N, S]: which of several texts in a row a position belongs to; models see its own text alone.
 
-        puzzle_indices [P + 1], group_indices [G + 1]: both or neither, see `Rows`. A puzzle is a form of an original
-        (an augmentation), its group all forms of it.
-        Raises SpecError for no rows, shapes that disagree, values that are not int32, a row without a scored label,
-        boundaries that do not part the rows, a row (inputs and puzzle identifier) that another split holds too, and a
-        scored position of a prompt other than its last (whose label is the first token of the answer).
+        columns: the rows, or chunks of them. puzzle_indices [P + 1], group_indices [G + 1]: both or neither, see
+        `Rows`. A puzzle is a form of an original (an augmentation), its group all forms of it.
+        Raises SpecError for no rows, shapes that disagree, values that are not integers or not in the vocabulary, a row
+        without a scored label, boundaries that do not part the rows, a row (inputs and puzzle identifier) that another
+        split holds too, and a scored position of a prompt other than its last (whose label is the answer's first).
         """
         if not name.isidentifier() or name in self._shapes:
-            raise self._refusal(name, "a split must be named by a word and be written once")
-        arrays = {column: self._as_int32(name, column, values) for column, values in columns.items()}
-        self._check_rows(name, arrays)
-        self._check_prefixes(name, arrays)
-        self._claim_rows(name, arrays)
-        self._shapes[name] = (arrays["inputs"].shape[0], arrays["inputs"].shape[1])
-        self._ranges[name] = {column: _range(column, values) for column, values in arrays.items()}
-        self._write_file(f"{name}.arrow", arrays)
+            raise self._checks.refusal(name, "a split must be named by a word and be written once")
+        if not self.vocabulary:
+            raise self._checks.refusal(name, "the vocabulary must be set before the first split")
+        chunks = [columns] if isinstance(columns, Mapping) else columns
+        rows, length = self._write_rows(name, chunks)
+        self._shapes[name] = (rows, length)
         if puzzle_indices is not None or group_indices is not None:
-            puzzles = self._boundaries(name, "puzzle_indices", puzzle_indices, len(arrays["inputs"]))
+            puzzles = self._boundaries(name, "puzzle_indices", puzzle_indices, rows)
             groups = self._boundaries(name, "group_indices", group_indices, len(puzzles) - 1)
-            self._write_file(boundaries_file(name), {"puzzle_indices": puzzles[None], "group_indices": groups[None]})
+            self._write_file(boundaries_file(name), [{"puzzle_indices": puzzles[None], "group_indices": groups[None]}])
+
+    def write_file(self, name: str, content: bytes) -> None:
+        """Add a file of the task's own, such as its tokenizer; its digest goes into the manifest."""
+        path = self._directory / name
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self._files[name] = file_digest(path)
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item], what: str) -> Iterator[Result]:
+        """`function` of every item, in order, in worker processes where that pays; `what` is what progress counts.
+
+        The function must be importable and depend on its item alone.
+        """
+        return parallel_map(function, items, what, self._progress)
 
     def finish(self, *, next_token: bool) -> DatasetManifest:
-        """Check the whole against the vocabulary and write the manifest. Raises SpecError."""
+        """Check that the whole is there and write the manifest. Raises SpecError."""
         missing = [split for split in SPLITS if split not in self._shapes]
         if missing:
-            raise self._refusal(
-                missing[0], f"every dataset has the splits {', '.join(SPLITS)}; this one was not written"
-            )
+            rule = f"every dataset has the splits {', '.join(SPLITS)}; this one was not written"
+            raise self._checks.refusal(missing[0], rule)
         lengths = {split: length for split, (_, length) in self._shapes.items()}
         if len(set(lengths.values())) > 1:
-            raise self._refusal("all splits", f"rows must have one sequence length, got {lengths}")
-        limits = {"inputs": len(self.vocabulary), "labels": len(self.vocabulary)}
-        limits["puzzle_identifiers"] = self.num_puzzle_identifiers
-        for split, ranges in self._ranges.items():
-            for column, limit in limits.items():
-                if column in ranges:
-                    self._check_range(split, column, ranges[column], limit)
+            raise self._checks.refusal("all splits", f"rows must have one sequence length, got {lengths}")
+        overlap = {"rows_in_an_earlier_split": found} if any((found := self._checks.overlap).values()) else {}
         manifest = DatasetManifest(
             schema=SCHEMA,
             name=str(self._recipe["kind"]),
@@ -95,83 +106,62 @@ class DatasetWriter:
             num_puzzle_identifiers=self.num_puzzle_identifiers,
             next_token=next_token,
             vocabulary=list(self.vocabulary),
-            facts=self.facts,
+            facts={**self.facts, **overlap},
             files=self._files,
         )
         manifest.write(self._directory)
         return manifest
 
-    def _write_file(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+    def _write_rows(self, split: str, chunks: Iterable[Columns]) -> tuple[int, int]:
+        """Check and write the chunks; gives N and S."""
+        limits = {"inputs": len(self.vocabulary), "labels": len(self.vocabulary)}
+        limits["puzzle_identifiers"] = self.num_puzzle_identifiers
+        shape = (0, 0)
+
+        def checked() -> Iterator[dict[str, np.ndarray]]:
+            nonlocal shape
+            for chunk in chunks:
+                arrays = {column: self._as_int32(split, column, values) for column, values in chunk.items()}
+                self._checks.check(split, arrays, limits, shape[0])
+                rows, length = arrays["inputs"].shape
+                if shape[0] and length != shape[1]:
+                    rule = f"rows must have one sequence length, got {shape[1]} and then {length}"
+                    raise self._checks.refusal(split, rule)
+                shape = (shape[0] + rows, length)
+                yield {
+                    column: values.astype(_smallest(limits[column])) if column in limits else values
+                    for column, values in arrays.items()
+                }
+                if self._progress is not None:
+                    self._progress(f"{split} rows", shape[0], 0)
+
+        self._write_file(f"{split}.arrow", checked())
+        if not shape[0]:
+            raise self._checks.refusal(split, "must hold at least one row of at least one position, got none")
+        return shape
+
+    def _write_file(self, name: str, chunks: Iterable[dict[str, np.ndarray]]) -> None:
         path = self._directory / name
-        _write_arrow(path, arrays)
+        _write_arrow(path, chunks)
         self._files[name] = file_digest(path)
 
     def _boundaries(self, split: str, name: str, values: np.ndarray | None, end: int) -> np.ndarray:
         if values is None:
-            raise self._refusal(split, f"`{name}` is missing: puzzle_indices and group_indices come together")
+            rule = f"`{name}` is missing: puzzle_indices and group_indices come together"
+            raise self._checks.refusal(split, rule)
         array = self._as_int32(split, name, values)
         if array.ndim != 1 or len(array) < 2 or array[0] != 0 or array[-1] != end or (np.diff(array) <= 0).any():
-            raise self._refusal(split, f"`{name}` must rise from 0 to {end}, got {array}")
+            raise self._checks.refusal(split, f"`{name}` must rise from 0 to {end}, got {array}")
         return array
 
     def _as_int32(self, split: str, column: str, values: np.ndarray) -> np.ndarray:
         array = np.asarray(values)
         if array.dtype.kind not in "iu":
-            raise self._refusal(split, f"{column} must hold integers, got {array.dtype}")
+            raise self._checks.refusal(split, f"{column} must hold integers, got {array.dtype}")
         limits = np.iinfo(np.int32)
         if array.size and (array.min() < limits.min or array.max() > limits.max):
-            raise self._refusal(split, f"{column} must fit 32 bits, got {array.min()}..{array.max()}")
+            raise self._checks.refusal(split, f"{column} must fit 32 bits, got {array.min()}..{array.max()}")
         return np.ascontiguousarray(array, dtype=np.int32)
-
-    def _check_rows(self, split: str, arrays: dict[str, np.ndarray]) -> None:
-        from hrm.tasks import IGNORE  # hrm.tasks imports this module
-
-        shapes = {column: array.shape for column, array in arrays.items()}
-        inputs, labels = shapes.get("inputs"), shapes.get("labels")
-        if inputs is None or len(inputs) != 2 or inputs != labels:
-            raise self._refusal(split, f"`inputs` and `labels` must be two arrays [N, S] of one shape, got {shapes}")
-        if 0 in inputs:
-            raise self._refusal(split, f"must hold at least one row of at least one position, got shape {inputs}")
-        if any(len(shape) not in (1, 2) or 0 in shape or shape[0] != inputs[0] for shape in shapes.values()):
-            raise self._refusal(split, f"every column must be [N] or [N, K] with the N of `inputs`, got {shapes}")
-        if len(shapes.get("puzzle_identifiers", (0,))) != 1:
-            raise self._refusal(split, f"`puzzle_identifiers` must be [N], got {shapes['puzzle_identifiers']}")
-        silent = np.flatnonzero((arrays["labels"] == IGNORE).all(axis=1))
-        if silent.size:
-            raise self._refusal(
-                split, f"every row must score a position; {silent.size} do not, the first is {silent[0]}"
-            )
-
-    def _check_prefixes(self, split: str, arrays: dict[str, np.ndarray]) -> None:
-        from hrm.tasks import IGNORE
-
-        lengths, labels = arrays.get("prefix_lengths"), arrays["labels"]
-        if lengths is None:
-            return
-        if lengths.ndim != 1 or lengths.min() < 0 or lengths.max() > labels.shape[1]:
-            raise self._refusal(split, f"`prefix_lengths` must be [N], >= 0 and <= {labels.shape[1]}, got {lengths}")
-        given = np.arange(1, labels.shape[1] + 1) < lengths[:, None]
-        leaks = np.flatnonzero((given & (labels != IGNORE)).any(axis=1))
-        if leaks.size:
-            rule = "a position before the last of its prompt must not be scored: it reads the tokens after it"
-            raise self._refusal(split, f"{rule}; {leaks.size} rows score one, the first is {leaks[0]}")
-
-    def _claim_rows(self, split: str, arrays: dict[str, np.ndarray]) -> None:
-        identifiers = arrays.get("puzzle_identifiers")
-        for index, row in enumerate(arrays["inputs"]):
-            key = row.tobytes() if identifiers is None else row.tobytes() + identifiers[index].tobytes()
-            owner = self._owner.setdefault(hashlib.blake2b(key, digest_size=16).digest(), split)
-            if owner != split:
-                raise self._refusal(split, f"a row may be in one split only; row {index} is in {owner!r} too")
-
-    def _check_range(self, split: str, column: str, found: tuple[int, int], limit: int) -> None:
-        if found[0] < 0 or found[1] >= limit:
-            raise self._refusal(split, f"{column} must be >= 0 and < {limit}, got {found[0]}..{found[1]}")
-
-    def _refusal(self, split: str, rule: str) -> SpecError:
-        return SpecError(
-            Problem(f"dataset {self._recipe['kind']}: {split}", rule, "Correct the recipe, its source or its task")
-        )
 
 
 def boundaries_file(split: str) -> str:
@@ -179,20 +169,21 @@ def boundaries_file(split: str) -> str:
     return f"{split}.boundaries.arrow"
 
 
-def _range(column: str, values: np.ndarray) -> tuple[int, int]:
-    """The least and the greatest value; of labels, of the scored ones."""
-    from hrm.tasks import IGNORE
-
-    counted = values[values != IGNORE] if column == "labels" else values
-    return int(counted.min()), int(counted.max())
+def _smallest(limit: int) -> type[np.signedinteger[Any]]:
+    """The smallest type for values below `limit` and IGNORE."""
+    return np.int8 if limit <= 2**7 else np.int16 if limit <= 2**15 else np.int32
 
 
-def _write_arrow(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    columns = {name: _arrow_column(values) for name, values in sorted(arrays.items())}
-    batch = pa.RecordBatch.from_pydict(columns)
+def _write_arrow(path: Path, chunks: Iterable[dict[str, np.ndarray]]) -> None:
+    sink = None
     with path.open("wb") as file:
-        with pa.ipc.new_file(file, batch.schema) as sink:
+        for arrays in chunks:
+            columns = {name: _arrow_column(values) for name, values in sorted(arrays.items())}
+            batch = pa.RecordBatch.from_pydict(columns)
+            sink = sink or pa.ipc.new_file(file, batch.schema)
             sink.write_batch(batch)
+        if sink is not None:
+            sink.close()
         file.flush()
         os.fsync(file.fileno())
 

@@ -1,4 +1,4 @@
-"""The contract of a task. One file here = one task: its recipe (a spec), its builder, its rendering.
+"""The contract of a task. One file here = one task: its recipe (a spec), its builder, its metrics, its rendering.
 
 A recipe in `datasets/NAME.yaml` is a `TaskSpec`; everything that changes the data is a field of it, so that its hash
 names the built folder. A built dataset is a folder of Arrow files with a manifest that is written last (`hrm.data`).
@@ -7,10 +7,14 @@ names the built folder. A built dataset is a folder of Arrow files with a manife
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from hrm.data.dataset import DatasetWriter
+import numpy as np
+
+from hrm.data.dataset import DatasetWriter, Rows
+from hrm.data.sources import SourceSpec
 from hrm.spec import Spec
 
 IGNORE = -100
@@ -29,6 +33,29 @@ class TaskShape:
     """True where the label of a position is the token that follows it: a model that sees the future is refused."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a model says to B rows."""
+
+    rows: Mapping[str, np.ndarray]
+    """The rows' columns: `inputs` and `labels` [B, S], and whatever else the task stores."""
+    tokens: np.ndarray
+    """[B, S]: the most likely token of each position."""
+    losses: np.ndarray
+    """[B] float64: nats, summed over the scored positions."""
+    confidence: np.ndarray | None
+    """[B]: the sigmoid of Q halt; None for a model without a Q."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+Answer = Callable[[Mapping[str, np.ndarray]], Answers]
+"""Runs a model at full depth on rows of any number, given as columns."""
+Sums = dict[str, tuple[float, float]]
+"""Metric -> (sum, weight): over many rows the sums and the weights add up, and their quotient is the metric."""
+
+
 class TaskSpec(Spec, ABC):
     """A dataset recipe and the task it poses."""
 
@@ -37,6 +64,12 @@ class TaskSpec(Spec, ABC):
     reduction: ClassVar[Literal["token", "row"]] = "row"
     """`token`: the training loss is the mean over the scored tokens of the global batch. `row`: the mean over rows of
     each row's mean (the puzzle models' convention)."""
+
+    allow_overlap: bool = False
+    """Rows that are in two splits are refused; true: they are counted in the facts instead."""
+    fingerprint: str | None = None
+    """Of the built rows: a build or a worker that has others is refused. A sweep fills it in, so that what is trained
+    on is part of every trial's id."""
 
     @abstractmethod
     def build(self, writer: DatasetWriter) -> None:
@@ -53,3 +86,50 @@ class TaskSpec(Spec, ABC):
     @abstractmethod
     def smoke(cls) -> Self:
         """The tiniest honest recipe of this kind: builds in well under a second."""
+
+    def forms(self, split: str) -> int:
+        """How many forms (augmentations) a stored row of this split stands for; they are made when they are read."""
+        return 1
+
+    def form(self, rows: dict[str, np.ndarray], forms: np.ndarray) -> dict[str, np.ndarray]:
+        """Stored rows [B] in the forms [B] of those numbers; form 0 is the row as it is stored.
+
+        A pure function of the recipe, the columns and the numbers. Only called where `forms` says more than 1.
+        """
+        raise NotImplementedError(f"{self.kind} says that rows have forms and does not make them")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names that `score` gives: a function of the recipe alone."""
+        return ()
+
+    def score(self, answers: Answers, vocabulary: list[str]) -> Sums:
+        """The task's own metrics, beside those that every task has (`hrm.evaluate.METRICS`).
+
+        Called on every batch of every evaluation. A metric whose weights add up to 0 is left out.
+        """
+        return {}
+
+    def examine(self, answer: Answer, rows: Rows, vocabulary: list[str]) -> dict[str, float]:
+        """Metrics of a whole split that no sum over rows gives, or that take several passes of the model.
+
+        Called where it matters and not while training goes on: on the test split at a training's end, and by
+        `checkpoint evaluate`.
+        """
+        return {}
+
+    def recipe(self) -> Self:
+        """The recipe without what only names its result: equal recipes are one built folder."""
+        return self.model_copy(update={"fingerprint": None})
+
+    def identified(self) -> Self:
+        """The recipe with the digest of every source in it, so that changed files are another recipe.
+
+        Raises SpecError for a source that is not there.
+        """
+        found: dict[str, Any] = {
+            name: value.model_copy(update={"sha256": value.digest()})
+            for name in type(self).model_fields
+            if isinstance(value := getattr(self, name), SourceSpec) and value.sha256 is None
+        }
+        return self.model_copy(update=found) if found else self

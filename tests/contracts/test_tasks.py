@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hrm.data.dataset import SPLITS, Dataset, build_dataset
+from hrm.data.dataset import SPLITS, Dataset, Rows, build_dataset
 from hrm.spec import Spec, parse_spec
 from hrm.strict_yaml import read_yaml
-from hrm.tasks import IGNORE, TaskSpec
+from hrm.tasks import IGNORE, Answers, TaskSpec
 from hrm.variants import discover
 
 TASKS = discover("hrm.tasks", TaskSpec)
@@ -73,7 +74,7 @@ def test_its_files_and_shape_are_as_the_manifest_says(spec: TaskSpec, dataset: D
     assert shape.next_token == spec.next_token
     for split, rows in manifest.rows.items():
         read = columns(dataset, split)
-        assert read["inputs"].shape == read["labels"].shape == (rows, shape.sequence_length)
+        assert read["inputs"].shape == read["labels"].shape == (rows * spec.forms(split), shape.sequence_length)
         assert ("puzzle_identifiers" in read) == (shape.num_puzzle_identifiers > 0)
 
 
@@ -103,6 +104,47 @@ def test_a_next_token_task_labels_a_position_with_the_token_after_it(dataset: Da
         followed = (read["labels"][:, :-1] != IGNORE) & (read["labels"][:, 1:] != IGNORE)
         assert followed.any()
         assert (read["labels"][:, :-1] == read["inputs"][:, 1:])[followed].all()
+
+
+def perfect(rows: Mapping[str, np.ndarray]) -> Answers:
+    """What a model says that knows every label."""
+    tokens = np.where(rows["labels"] == IGNORE, 0, rows["labels"])
+    return Answers(rows, tokens, np.zeros(len(tokens)), np.ones(len(tokens)))
+
+
+def test_its_metrics_are_named_by_the_recipe_and_are_finite(spec: TaskSpec, dataset: Dataset) -> None:
+    for split in SPLITS:
+        sums = spec.score(perfect(columns(dataset, split)), dataset.manifest.vocabulary)
+        assert tuple(sums) == spec.metrics
+        assert np.isfinite(np.array(list(sums.values()))).all()
+
+
+def test_metrics_of_halves_add_up_to_those_of_the_whole(spec: TaskSpec, dataset: Dataset) -> None:
+    rows, words = dataset.split("validation"), dataset.manifest.vocabulary
+    cut, whole = len(rows) // 2, np.arange(len(rows))
+    halves = [spec.score(perfect(rows.gather(part)), words) for part in (whole[:cut], whole[cut:])]
+    for name, (total, weight) in spec.score(perfect(rows.gather(whole)), words).items():
+        assert total == pytest.approx(sum(half[name][0] for half in halves)), name
+        assert weight == pytest.approx(sum(half[name][1] for half in halves)), name
+
+
+def test_a_whole_split_can_be_examined(spec: TaskSpec, dataset: Dataset) -> None:
+    found = spec.examine(perfect, dataset.split("test"), dataset.manifest.vocabulary)
+    assert all(np.isfinite(value) for value in found.values())
+    assert not set(found) & set(spec.metrics)
+
+
+def test_a_form_is_a_function_of_its_number_and_the_first_is_the_row(spec: TaskSpec, dataset: Dataset) -> None:
+    if spec.forms("train") == 1:
+        pytest.skip("its rows have one form")
+    rows = dataset.split("train")
+    order = np.random.RandomState(0).permutation(len(rows))
+    together, alone = rows.gather(order), [rows.gather(order[at : at + 1]) for at in range(len(order))]
+    for name, values in together.items():
+        np.testing.assert_array_equal(values, np.concatenate([row[name] for row in alone]), name)
+    first = rows.gather(rows.puzzle_indices[rows.group_indices[:-1]])
+    stored = Rows(dataset.directory / "train.arrow").gather(np.arange(dataset.manifest.rows["train"]))
+    assert {row.tobytes() for row in first["inputs"]} <= {row.tobytes() for row in stored["inputs"]}
 
 
 def test_a_row_can_be_read_by_a_person(spec: TaskSpec, dataset: Dataset) -> None:

@@ -334,7 +334,8 @@ def test_train_shows_its_reports_and_keeps_a_log(run: Command, good: Path) -> No
 
 def test_an_objective_that_nothing_measures_is_refused_before_anything_runs(run: Command, good: Path) -> None:
     assert run("train", good, "--set", "objective.metric=los") == 2
-    assert "objective.metric: must be one of loss, perplexity, token_accuracy, exact_accuracy, got 'los'" in run.err
+    assert "objective.metric: must be one of loss, perplexity, token_accuracy, exact_accuracy" in run.err
+    assert "on red_team, got 'los'" in run.err
 
 
 def test_a_trial_that_fails_ends_with_1_and_its_reason(run: Command, good: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hrm.data.dataset import SPLITS, Dataset, DatasetWriter, build_dataset, open_dataset
+from hrm.data.dataset import SPLITS, Dataset, DatasetWriter, Rows, build_dataset, open_dataset
 from hrm.errors import SpecError
 from hrm.tasks import IGNORE, TaskShape, TaskSpec
 
@@ -57,6 +57,12 @@ def columns(rows: int, identifier: int) -> dict[str, np.ndarray]:
         "labels": labels,
         "puzzle_identifiers": np.full(rows, identifier, dtype=np.int32),
     }
+
+
+def counting_writer(path: Path, **recipe: Any) -> DatasetWriter:
+    writer = DatasetWriter(path, {"kind": "counting", **recipe})
+    writer.vocabulary, writer.num_puzzle_identifiers = ["x"] * 100, 3
+    return writer
 
 
 @pytest.fixture
@@ -172,7 +178,7 @@ def test_a_torn_or_altered_manifest_is_refused(spec: CountingSpec, root: Path) -
     with pytest.raises(SpecError, match="does not match its own fingerprint"):
         open_dataset(spec, root)
     path.write_text(json.dumps({**json.loads(whole), "schema": 99}))
-    with pytest.raises(SpecError, match="must have schema 1, got 99"):
+    with pytest.raises(SpecError, match="must have schema 2, got 99"):
         open_dataset(spec, root)
 
 
@@ -255,7 +261,7 @@ def _folder(path: Path) -> Path:
     ],
 )
 def test_rows_that_would_train_nonsense_are_refused(tmp_path: Path, change: dict[str, np.ndarray], rule: str) -> None:
-    writer = DatasetWriter(tmp_path, {"kind": "counting"})
+    writer = counting_writer(tmp_path)
     with pytest.raises(SpecError, match=rule):
         writer.write_split("train", {**columns(5, 0), **change})
 
@@ -273,14 +279,16 @@ def test_rows_that_would_train_nonsense_are_refused(tmp_path: Path, change: dict
 def test_values_out_of_range_are_refused_before_the_manifest(
     tmp_path: Path, column: str, value: int, rule: str
 ) -> None:
-    writer = DatasetWriter(tmp_path, {"kind": "counting"})
-    writer.vocabulary, writer.num_puzzle_identifiers = ["x"] * 100, 3
+    writer = counting_writer(tmp_path)
     for identifier, split in enumerate(SPLITS):
         rows = columns(5, identifier)
-        if split == "validation":
-            rows[column].flat[-1 if column != "labels" else 2] = value
-        writer.write_split(split, rows)
-    with pytest.raises(SpecError, match=rule):
+        if split != "validation":
+            writer.write_split(split, rows)
+            continue
+        rows[column].flat[-1 if column != "labels" else 2] = value
+        with pytest.raises(SpecError, match=rule):
+            writer.write_split(split, rows)
+    with pytest.raises(SpecError, match="this one was not written"):
         writer.finish(next_token=False)
     assert not (tmp_path / "manifest.json").exists()
 
@@ -290,12 +298,11 @@ PUZZLES, GROUPS = np.array([0, 2, 3, 5]), np.array([0, 1, 3])
 
 def grouped_folder(path: Path) -> Dataset:
     """Three splits of five rows; only train has boundaries."""
-    writer = DatasetWriter(_folder(path), {"kind": "counting"})
-    writer.vocabulary, writer.num_puzzle_identifiers = ["x"] * 100, 3
+    writer = counting_writer(_folder(path))
     writer.write_split("train", columns(5, 0), PUZZLES, GROUPS)
     writer.write_split("validation", columns(5, 1))
     writer.write_split("test", columns(5, 2))
-    return Dataset(path, writer.finish(next_token=False))
+    return Dataset(path, writer.finish(next_token=False), CountingSpec.smoke())
 
 
 def test_the_boundaries_of_puzzles_and_groups_are_read_as_written_and_mapped(tmp_path: Path) -> None:
@@ -338,14 +345,14 @@ def test_boundaries_are_part_of_what_is_verified(tmp_path: Path) -> None:
     ],
 )
 def test_boundaries_that_do_not_part_the_rows_are_refused(tmp_path: Path, puzzles: Any, groups: Any, rule: str) -> None:
-    writer = DatasetWriter(tmp_path, {"kind": "counting"})
+    writer = counting_writer(tmp_path)
     given = [None if value is None else np.asarray(value) for value in (puzzles, groups)]
     with pytest.raises(SpecError, match=rule):
         writer.write_split("train", columns(5, 0), *given)
 
 
 def test_a_row_in_two_splits_is_refused_but_a_repeated_row_in_one_is_not(tmp_path: Path) -> None:
-    writer = DatasetWriter(tmp_path, {"kind": "counting"})
+    writer = counting_writer(tmp_path)
     repeated = {name: values[[0, 0, 1]] for name, values in columns(5, 0).items()}
     writer.write_split("train", repeated)
     with pytest.raises(SpecError, match="row 1 is in 'train' too"):
@@ -353,8 +360,7 @@ def test_a_row_in_two_splits_is_refused_but_a_repeated_row_in_one_is_not(tmp_pat
 
 
 def test_a_split_that_is_missing_or_of_another_length_is_refused(tmp_path: Path) -> None:
-    writer = DatasetWriter(tmp_path, {"kind": "counting"})
-    writer.vocabulary, writer.num_puzzle_identifiers = ["x"] * 100, 3
+    writer = counting_writer(tmp_path)
     writer.write_split("train", columns(5, 0))
     writer.write_split("validation", columns(5, 1))
     with pytest.raises(SpecError, match="test: every dataset has the splits"):
@@ -362,3 +368,94 @@ def test_a_split_that_is_missing_or_of_another_length_is_refused(tmp_path: Path)
     writer.write_split("test", {"inputs": np.ones((1, 3), int), "labels": np.ones((1, 3), int)})
     with pytest.raises(SpecError, match="must have one sequence length"):
         writer.finish(next_token=False)
+
+
+def test_a_row_in_two_splits_is_counted_where_the_recipe_allows_it(tmp_path: Path) -> None:
+    writer = counting_writer(tmp_path, allow_overlap=True)
+    for split in SPLITS:
+        writer.write_split(split, columns(5, 0))
+    assert writer.finish(next_token=False).facts == {"rows_in_an_earlier_split": {"validation": 5, "test": 10}}
+
+
+def test_rows_that_come_in_chunks_are_one_split_of_several_batches(tmp_path: Path) -> None:
+    writer, whole = counting_writer(tmp_path), columns(7, 0)
+    cuts = [slice(0, 3), slice(3, 4), slice(4, 7)]
+    writer.write_split("train", ({name: values[cut] for name, values in whole.items()} for cut in cuts))
+    writer.write_split("validation", columns(5, 1))
+    writer.write_split("test", columns(5, 2))
+    rows = Dataset(tmp_path, writer.finish(next_token=False), CountingSpec.smoke()).split("train")
+    assert len(rows) == 7
+    order = np.array([6, 0, 3, 3, 2, 5])
+    for name, values in rows.gather(order).items():
+        np.testing.assert_array_equal(values, whole[name][order], name)
+    with pytest.raises(IndexError, match=r"rows must be >= 0 and < 7, got 2\.\.7"):
+        rows.gather(np.array([2, 7]))
+
+
+def test_what_is_wrong_with_a_later_chunk_is_said_with_the_rows_number_in_the_split(tmp_path: Path) -> None:
+    good, bad = columns(5, 0), columns(5, 0)
+    bad["labels"][2] = IGNORE
+    with pytest.raises(SpecError, match="1 do not, the first is 7"):
+        counting_writer(tmp_path).write_split("train", iter([good, bad]))
+    with pytest.raises(SpecError, match="one sequence length, got 7 and then 5"):
+        shorter = {name: values[:, :5] if values.ndim == 2 else values for name, values in good.items()}
+        counting_writer(tmp_path).write_split("train", iter([good, shorter]))
+
+
+@pytest.mark.parametrize(("words", "size"), [(128, 1), (129, 2), (2**15, 2), (2**15 + 1, 4)])
+def test_tokens_take_as_few_bytes_as_the_vocabulary_allows(tmp_path: Path, words: int, size: int) -> None:
+    writer = DatasetWriter(tmp_path, {"kind": "counting"})
+    writer.vocabulary = ["x"] * words
+    inputs = np.array([[words - 1, 0, 1]])
+    writer.write_split("train", {"inputs": inputs, "labels": np.array([[IGNORE, words - 1, 0]])})
+    stored = pa.ipc.open_file(tmp_path / "train.arrow").schema
+    assert [stored.field(name).type.value_type.bit_width for name in ("inputs", "labels")] == [8 * size] * 2
+    read = Rows(tmp_path / "train.arrow").gather(np.array([0]))
+    np.testing.assert_array_equal(read["labels"], [[IGNORE, words - 1, 0]])
+    np.testing.assert_array_equal(read["inputs"], inputs)
+
+
+def test_a_file_of_the_tasks_own_is_part_of_what_is_verified(tmp_path: Path) -> None:
+    writer = counting_writer(tmp_path)
+    writer.write_file("tokenizer.json", b"{}")
+    for identifier, split in enumerate(SPLITS):
+        writer.write_split(split, columns(5, identifier))
+    dataset = Dataset(tmp_path, writer.finish(next_token=False), CountingSpec.smoke())
+    dataset.verify()
+    (tmp_path / "tokenizer.json").write_bytes(b"[]")
+    with pytest.raises(SpecError, match=r"tokenizer.json: is damaged"):
+        dataset.verify()
+
+
+def test_a_recipe_that_names_its_rows_accepts_no_others(spec: CountingSpec, root: Path) -> None:
+    built = build_dataset(spec, root)
+    named = spec.model_copy(update={"fingerprint": built.manifest.fingerprint})
+    assert built.task == named
+    assert open_dataset(named, root).directory == built.directory
+    assert named.hash() != spec.hash()
+    with pytest.raises(SpecError, match="must have the fingerprint abc, as the recipe says, got"):
+        open_dataset(spec.model_copy(update={"fingerprint": "abc"}), root)
+
+
+def shifted(rows: dict[str, np.ndarray], forms: np.ndarray) -> dict[str, np.ndarray]:
+    return {**rows, "inputs": rows["inputs"] + 100 * forms[:, None]}
+
+
+def test_each_stored_puzzle_stands_for_its_forms_one_after_another(tmp_path: Path) -> None:
+    dataset = grouped_folder(tmp_path / "data")
+    stored = dataset.split("train").gather(np.arange(5))["inputs"][:, 0]
+    rows = Rows(tmp_path / "data" / "train.arrow", tmp_path / "data" / "train.boundaries.arrow", 3, shifted)
+    read = rows.gather(np.arange(len(rows)))["inputs"][:, 0]
+    by_puzzle = [[stored[list(puzzle)] + 100 * form for form in range(3)] for puzzle in ([0, 1], [2], [3, 4])]
+    np.testing.assert_array_equal(read, np.concatenate([rows for puzzle in by_puzzle for rows in puzzle]))
+    np.testing.assert_array_equal(rows.puzzle_indices, [0, 2, 4, 6, 7, 8, 9, 11, 13, 15])
+    np.testing.assert_array_equal(rows.group_indices, [0, 3, 9])
+
+
+def test_without_boundaries_the_forms_of_a_row_are_a_group(tmp_path: Path) -> None:
+    grouped_folder(tmp_path / "data")
+    rows = Rows(tmp_path / "data" / "test.arrow", None, 4, shifted)
+    assert len(rows) == 20
+    np.testing.assert_array_equal(rows.group_indices, np.arange(0, 21, 4))
+    np.testing.assert_array_equal(rows.puzzle_indices, np.arange(21))
+    np.testing.assert_array_equal(rows.gather(np.array([6]))["inputs"][0], np.arange(7, 14) + 200)

@@ -32,7 +32,7 @@ def metrics(trial: TrialSpec, context: LocalContext, held: dict[str, Tensor], sp
     """Of a fresh model that holds these weights."""
     training = Training(trial, context)
     training.state.model.load_state_dict(held)
-    return evaluate(training.state.model, training.dataset.split(split), trial, context)
+    return evaluate(training.state.model, training.dataset, split, trial, context)
 
 
 def equal(one: dict[str, Tensor], two: dict[str, Tensor], names: Iterable[str] | None = None) -> bool:

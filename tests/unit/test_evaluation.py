@@ -57,7 +57,7 @@ def test_a_checkpoint_measures_what_its_training_reported_and_so_does_its_import
         code, problems = said("evaluate", tmp_path / "imported")
         assert code == 2
         assert "Give --task" in json.dumps(problems)
-        (tmp_path / "recipe.yaml").write_text("\n".join(f"{name}: {value}" for name, value in task.items()))
+        (tmp_path / "recipe.yaml").write_text(json.dumps(task))
         code, facts = said("evaluate", tmp_path / "imported", "--task", tmp_path / "recipe.yaml")
         assert code == 0
         assert facts["metrics"] == pytest.approx(report.validation, rel=1e-6)
@@ -74,7 +74,7 @@ def test_a_task_that_the_checkpoint_does_not_fit_is_refused(
     assert code == 2
     assert "sudoku_4x4" in json.dumps(problems)
     other = {**RedTeamSpec.smoke().model_dump(mode="json"), "phrasings": 3}
-    (tmp_path / "other.yaml").write_text("\n".join(f"{name}: {value}" for name, value in other.items()))
+    (tmp_path / "other.yaml").write_text(json.dumps(other))
     code, problems = said("evaluate", folder, "--task", tmp_path / "other.yaml")
     assert code == 2
     assert "Evaluate it on the task that it was trained on" in json.dumps(problems)

@@ -148,8 +148,7 @@ def test_training_checkpoint_and_evaluation_read_the_prompt_as_a_whole(tmp_path:
     trainings = {kind: Training(trial, context) for kind, context in contexts.items()}
     losses = set()
     for kind, training in trainings.items():
-        validation = training.dataset.split("validation")
-        losses.add(evaluate(training.state.model, validation, trial, contexts[kind])["loss"])
+        losses.add(evaluate(training.state.model, training.dataset, "validation", trial, contexts[kind])["loss"])
         training.step()
         losses.add(training.state.pending[0].metrics["loss"])
     assert len(losses) == 4

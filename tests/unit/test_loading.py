@@ -39,7 +39,7 @@ def puzzles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def measured(checkpoint: Checkpoint, trial: TrialSpec, context: LocalContext) -> dict[str, float]:
     dataset = open_dataset(trial.task, context.data_root)
-    return evaluate(load_model(checkpoint, dataset.shape, "here"), dataset.split("validation"), trial, context)
+    return evaluate(load_model(checkpoint, dataset.shape, "here"), dataset, "validation", trial, context)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model["kind"])

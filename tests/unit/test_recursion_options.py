@@ -71,7 +71,7 @@ def test_a_row_is_evaluated_from_the_same_random_start_in_any_batch(
     def measured(**changes: Any) -> dict[str, float]:
         training = Training(make_trial(model=fields, precision="float32"), make_context())
         trial = make_trial(model=fields, **changes)
-        return evaluate(training.state.model, training.dataset.split("validation"), trial, training.context)
+        return evaluate(training.state.model, training.dataset, "validation", trial, training.context)
 
     by_three = measured(batch_size=3)
     assert measured(batch_size=5) == pytest.approx(by_three, rel=1e-6)
