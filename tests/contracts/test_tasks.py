@@ -156,7 +156,7 @@ def test_a_row_can_be_read_by_a_person(spec: TaskSpec, dataset: Dataset) -> None
 def test_every_recipe_file_is_a_valid_recipe_with_a_word_on_top(recipe: Path) -> None:
     data = read_yaml(recipe)
     spec: Spec = parse_spec(TASKS[data["kind"]], data, str(recipe))
-    assert spec.model_dump(include=set(data), mode="json") == data
+    assert spec.model_dump(exclude_unset=True, mode="json") == data
     assert recipe.read_text().startswith("# ")
 
 
