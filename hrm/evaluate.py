@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hrm.context import TrainContext
 from hrm.data.dataset import Dataset
@@ -87,23 +88,30 @@ def _answers(
         columns, filled = gather(numbers), np.resize(np.arange(len(numbers)), size)
         batch = to_device({name: values[filled] for name, values in columns.items()}, context.device)
         draws = Draws(trial.seed, 0, torch.from_numpy(numbers[filled]).to(context.device), training=False)
-        tokens, losses, confidence = _at_full_depth(model, batch, draws, trial)
+        tokens, losses, q = _at_full_depth(model, batch, draws, trial)
         count = len(numbers)
-        yield Answers(columns, tokens[:count], losses[:count], None if confidence is None else confidence[:count])
+        confidence = None if q is None else to_host(q)[:count]
+        yield Answers(columns, to_host(tokens)[:count], to_host(losses)[:count].astype(np.float64), confidence)
     model.train()
+
+
+def to_host(tensor: Tensor) -> np.ndarray:
+    """A tensor's values as an array."""
+    values: np.ndarray = tensor.cpu().numpy()
+    return values
 
 
 def _at_full_depth(
     model: Model, batch: Rows, draws: Draws, trial: TrialSpec
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """The answer's tokens [B, S], losses [B] and confidence [B]."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The answer's tokens [B, S], losses [B] and confidence [B], on the model's device."""
     state = model.initial_state(len(batch["labels"]), draws)
     for _ in range(trial.model.halting_rule().segments):
         output = model.segment(state, batch, draws)
         state = output.state
     losses = cross_entropy(output.logits, batch["labels"], trial.loss).sum(-1)
-    confidence = None if output.q is None else output.q[:, 0].float().sigmoid().cpu().numpy()
-    return output.logits.argmax(-1).int().cpu().numpy(), losses.cpu().double().numpy(), confidence
+    confidence = None if output.q is None else output.q[:, 0].float().sigmoid()
+    return output.logits.argmax(-1).int(), losses.float(), confidence
 
 
 def _summed(answers: Answers, task: TaskSpec, vocabulary: list[str]) -> np.ndarray:
@@ -119,8 +127,7 @@ def _summed(answers: Answers, task: TaskSpec, vocabulary: list[str]) -> np.ndarr
 def _total(sums: np.ndarray, context: TrainContext) -> np.ndarray:
     """Over all workers."""
     exact_type = torch.float32 if context.device.type == "mps" else torch.float64
-    total: np.ndarray = context.all_reduce(torch.from_numpy(sums).to(context.device, exact_type)).cpu().numpy()
-    return total
+    return to_host(context.all_reduce(torch.from_numpy(sums).to(context.device, exact_type)))
 
 
 def _gathered(parts: list[Answers], columns: Mapping[str, np.ndarray], context: TrainContext) -> Answers:
@@ -129,8 +136,7 @@ def _gathered(parts: list[Answers], columns: Mapping[str, np.ndarray], context: 
 
     def joined(arrays: list[np.ndarray]) -> np.ndarray:
         own = torch.from_numpy(np.concatenate(arrays)).to(context.device)
-        every: np.ndarray = context.all_gather(own).cpu().numpy()
-        return every[:count]
+        return to_host(context.all_gather(own))[:count]
 
     tokens, losses = joined([part.tokens for part in parts]), joined([part.losses for part in parts])
     confidences = [part.confidence for part in parts if part.confidence is not None]

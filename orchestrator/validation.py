@@ -53,6 +53,7 @@ def check_built(experiment: Experiment, data_root: Path) -> list[ArmCost]:
     """What the arms cost. Raises SpecError for what only the built data can tell is wrong."""
     check_starts(experiment.arms, data_root)
     _check_tables(experiment, data_root)
+    _check_documents(experiment, data_root)
     costs = arm_costs(experiment, data_root)
     check_match(experiment, costs, data_root)
     return costs
@@ -72,6 +73,18 @@ def _check_tables(experiment: Experiment, data_root: Path) -> None:
     ]
     if problems:
         raise SpecError(*problems)
+
+
+def _check_documents(experiment: Experiment, data_root: Path) -> None:
+    """Raises SpecError for models that cannot part the documents of a packed row."""
+    problems = []
+    for arm in experiment.arms:
+        dataset = open_dataset(experiment.tasks[arm.task], data_root)
+        if "documents" in dataset.split("train").columns:
+            problem = arm.trial({}, 0).model.packing_problem(dataset.shape)
+            problems += [] if problem is None else [replace(problem, place=f"arms.{arm.name}: {problem.place}")]
+    if problems:
+        raise SpecError(*dict.fromkeys(problems))
 
 
 def validate(options: argparse.Namespace) -> int:

@@ -40,6 +40,8 @@ class RowChecks:
             raise self.refusal(split, rule)
         if "prefix_lengths" in arrays:
             self._prefixes(split, arrays["prefix_lengths"], arrays["labels"], first)
+        if "documents" in arrays:
+            self._documents(split, arrays, first)
         self._claim(split, arrays, first)
 
     def _shapes(self, split: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -70,6 +72,14 @@ class RowChecks:
         if leaks.size:
             rule = "a position before the last of its prompt must not be scored: it reads the tokens after it"
             raise self.refusal(split, f"{rule}; {leaks.size} rows score one, the first is {first + leaks[0]}")
+
+    def _documents(self, split: str, arrays: Mapping[str, np.ndarray], first: int) -> None:
+        if "prefix_lengths" in arrays:
+            raise self.refusal(split, "rows of several `documents` have no prompt: leave `prefix_lengths` out")
+        again = np.flatnonzero((np.diff(arrays["documents"], axis=1) < 0).any(axis=1))
+        if again.size:
+            rule = f"the numbers of `documents` must rise along a row; in {again.size} rows they do not"
+            raise self.refusal(split, f"{rule}, the first is {first + again[0]}")
 
     def _claim(self, split: str, arrays: Mapping[str, np.ndarray], first: int) -> None:
         keys = row_keys(arrays["inputs"], arrays.get("puzzle_identifiers"))

@@ -54,6 +54,11 @@ class Rows:
     def __len__(self) -> int:
         return int(self._starts[-1]) * self._forms
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the stored columns."""
+        return tuple(self._batches[0])
+
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The rows at `indices` [B], in that order, as int32 copies: column -> [B, S] or [B]. Raises IndexError."""
         if self._make_forms is None or self._forms == 1:

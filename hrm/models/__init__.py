@@ -15,6 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from hrm.errors import Problem
 from hrm.nn.attention import AttentionKernel
 from hrm.nn.draws import Draws
 from hrm.nn.gated import GatedAttention, GatedBlock
@@ -28,7 +29,7 @@ State = dict[str, Tensor]
 """A model's state between segments, by name; each tensor is [B, ...], row by row. Empty for a model without state."""
 Rows = dict[str, Tensor]
 """`inputs` [B, S], `labels` [B, S], `puzzle_identifiers` [B], and any further column of the data; int64 on the compute
-device."""
+device. Every model heeds `documents` [B, S] (`hrm.nn.documents`) or refuses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,10 @@ class ModelSpec(Spec, ABC):
     def halting_rule(self) -> HaltingSpec:
         """How many segments a row gets and what ends it: one, always, unless the model says otherwise."""
         return HaltingSpec()
+
+    def packing_problem(self, shape: TaskShape) -> Problem | None:
+        """Why rows of several documents are refused; None where each is computed as if it were alone."""
+        return None
 
     @property
     @abstractmethod

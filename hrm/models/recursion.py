@@ -16,8 +16,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from hrm.errors import Problem, SpecError
 from hrm.models import BlockModelSpec, Flops, Model, Rows, SegmentOutput, State
 from hrm.nn.attention import Rotary
+from hrm.nn.documents import document_mask, places
 from hrm.nn.draws import Draws
 from hrm.nn.halting import HaltingSpec
 from hrm.nn.layers import BlockShape, Embedding, Linear, Stack, truncated_normal
@@ -89,6 +91,16 @@ class RecursiveSpec(BlockModelSpec, ABC):
             return 0
         return self.puzzle_tokens or -(-self.puzzle_embedding_size // self.hidden_size)
 
+    def packing_problem(self, shape: TaskShape) -> Problem | None:
+        if not self.num_prefix(shape):
+            return None
+        return Problem(
+            "model.puzzle_embedding_size",
+            f"must be 0 for rows of several documents, got {self.puzzle_embedding_size}: its positions stand before "
+            "the first document only",
+            "Set model.puzzle_embedding_size: 0, or build the dataset without packing",
+        )
+
     @abstractmethod
     def calls(self, share: float) -> str:
         """The calls of a segment in time order, a letter each, with this share of the cycles."""
@@ -141,7 +153,7 @@ class RecursiveModel(Model):
     def __init__(self, spec: RecursiveSpec, shape: TaskShape) -> None:
         super().__init__()
         self.spec, size, self.starts = spec, spec.hidden_size, spec.starts
-        self.prefix = spec.num_prefix(shape)
+        self.prefix, self.packing_problem = spec.num_prefix(shape), spec.packing_problem(shape)
         self.length = shape.sequence_length + self.prefix
         self.embed_tokens = Embedding(shape.vocab_size, size, size**-0.5)
         self.puzzle_emb = PuzzleTable(shape.num_puzzle_identifiers, spec.puzzle_embedding_size) if self.prefix else None
@@ -183,24 +195,33 @@ class RecursiveModel(Model):
 
     def _recur(self, state: State, rows: Rows, draws: Draws, first: bool = False) -> State:
         """All calls of a segment; with `first` the last one gives the first position alone."""
-        x, z = self._embed(rows), dict(state)
+        x, z, mask = self._embed(rows), dict(state), self._mask(rows)
         calls, first_with_gradient = self.spec.calls_at(self.spent if self.training else 1.0)
         for number, call in enumerate(calls):
             with torch.set_grad_enabled(torch.is_grad_enabled() and number >= first_with_gradient):
-                self._call(call, z, x, draws, first and number == len(calls) - 1)
+                self._call(call, z, x, draws, first and number == len(calls) - 1, mask)
         return z
 
-    def _call(self, call: str, z: State, x: Tensor, draws: Draws, first: bool) -> None:
+    def _call(self, call: str, z: State, x: Tensor, draws: Draws, first: bool, mask: Tensor | None) -> None:
         """Run one stack and update its state in `z`."""
         slow, *rest = self.start_of
         fast = rest[0] if rest else slow
         name, other = (slow, z[fast]) if call == "H" else (fast, z[slow] + x if rest else x)
-        new = self.stack(call)(z[name] + other, self.rotary, draws, first)
+        new = self.stack(call)(z[name] + other, self.rotary, draws, first, mask)
         if self.spec.damping:
             new = self.spec.damping * z[name][:, : new.shape[1]] + (1.0 - self.spec.damping) * new
         if self.spec.noise and draws.training:
             new = new + self.spec.noise * draws.normal(tuple(new.shape[1:])).to(new.dtype)
         z[name] = new
+
+    def _mask(self, rows: Rows) -> Tensor | None:
+        """What each position may look at in rows of several documents. Raises SpecError."""
+        documents = rows.get("documents")
+        if documents is None:
+            return None
+        if self.packing_problem is not None:
+            raise SpecError(self.packing_problem)
+        return document_mask(documents, self.spec.causal)
 
     def _q(self, answer: Tensor) -> Tensor | None:
         if self.spec.halting.rule == "none":
@@ -217,5 +238,7 @@ class RecursiveModel(Model):
             room = self.prefix * self.spec.hidden_size - vectors.shape[-1]
             x = torch.cat((nn.functional.pad(vectors, (0, room)).view(len(x), self.prefix, -1), x), dim=1)
         if self.embed_pos is not None:
-            x = math.sqrt(0.5) * (x + self.embed_pos.embedding_weight.to(x.dtype))
+            documents, table = rows.get("documents"), self.embed_pos
+            whole = table.embedding_weight.to(x.dtype) if documents is None else table(places(documents), x.dtype)
+            x = math.sqrt(0.5) * (x + whole)
         return x * math.sqrt(self.spec.hidden_size)

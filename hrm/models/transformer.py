@@ -13,6 +13,7 @@ from pydantic import Field
 
 from hrm.models import BlockModelSpec, Flops, Model, Rows, SegmentOutput, State
 from hrm.nn.attention import Rotary
+from hrm.nn.documents import document_mask
 from hrm.nn.draws import Draws
 from hrm.nn.layers import Embedding, Linear, Stack
 from hrm.tasks import TaskShape
@@ -43,7 +44,7 @@ class Transformer(Model):
     def __init__(self, spec: TransformerSpec, shape: TaskShape) -> None:
         super().__init__()
         size = spec.hidden_size
-        self.scale = math.sqrt(size)
+        self.scale, self.causal = math.sqrt(size), spec.causal
         self.embed_tokens = Embedding(shape.vocab_size, size, size**-0.5)
         self.rotary = Rotary(size // spec.num_heads, shape.sequence_length, spec.rotary_theta)
         self.stack = Stack(spec.num_layers, spec.block())
@@ -54,4 +55,6 @@ class Transformer(Model):
 
     def segment(self, state: State, rows: Rows, draws: Draws) -> SegmentOutput:
         x = self.embed_tokens(rows["inputs"], self.compute_dtype) * self.scale
-        return SegmentOutput({}, self.lm_head(self.stack(x, self.rotary, draws)))
+        documents = rows.get("documents")
+        mask = None if documents is None else document_mask(documents, self.causal)
+        return SegmentOutput({}, self.lm_head(self.stack(x, self.rotary, draws, mask=mask)))

@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from hrm.errors import Problem
 from hrm.models.recursion import RecursiveModel, RecursiveSpec, scaled
 from hrm.nn.layers import BlockShape, Stack
 from hrm.tasks import TaskShape
@@ -34,6 +35,12 @@ class TRMSpec(RecursiveSpec):
                 f"weights of its own), got {given}; set them, or mixer: attention"
             )
         return self
+
+    def packing_problem(self, shape: TaskShape) -> Problem | None:
+        if self.mixer == "attention":
+            return super().packing_problem(shape)
+        rule = "must be `attention` for rows of several documents, got `mlp`, which mixes all positions of a row"
+        return Problem("model.mixer", rule, "Set model.mixer: attention, or build the dataset without packing")
 
     @property
     def way_to_causality(self) -> str:

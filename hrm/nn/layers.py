@@ -98,11 +98,11 @@ class Attention(nn.Module):
         self.qkv_proj = Linear(shape.hidden_size, 3 * shape.hidden_size)
         self.o_proj = Linear(shape.hidden_size, shape.hidden_size)
 
-    def forward(self, x: Tensor, tables: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, tables: Tensor | None, mask: Tensor | None = None) -> Tensor:
         rows, length, _ = x.shape
         qkv = self.qkv_proj(x).view(rows, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k = qkv[:2] if tables is None else rotate(qkv[:2], tables)
-        y: Tensor = self.o_proj(attend(q, k, qkv[2], self.causal, None, self.kernel))
+        y: Tensor = self.o_proj(attend(q, k, qkv[2], self.causal, mask, self.kernel))
         return y
 
 
@@ -115,10 +115,14 @@ class SwiGLU(nn.Module):
         self.gate_up_proj = Linear(size, 2 * inner)
         self.down_proj = Linear(inner, size)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        y: Tensor = self.down_proj(F.silu(gate) * up)
+        y: Tensor = self.down_proj(self.mix(F.silu(gate) * up, mask))
         return y
+
+    def mix(self, inner: Tensor, mask: Tensor | None) -> Tensor:
+        """What happens across positions between the two products: nothing here."""
+        return inner
 
 
 class ConvSwiGLU(SwiGLU):
@@ -129,22 +133,31 @@ class ConvSwiGLU(SwiGLU):
         inner = _inner_size(size, expansion)
         self.dwconv = nn.Conv1d(inner, inner, kernel, groups=inner)
 
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        weight, bias = self.dwconv.weight.to(x.dtype), self.dwconv.bias
+    def mix(self, inner: Tensor, mask: Tensor | None) -> Tensor:
+        weight, bias = self.dwconv.weight.to(inner.dtype), self.dwconv.bias
         assert bias is not None
-        mixed = depthwise(F.silu(gate) * up, weight.squeeze(1).t()) + bias.to(x.dtype)
-        y: Tensor = self.down_proj(F.silu(mixed))
-        return y
+        return F.silu(depthwise(inner, weight.squeeze(1).t(), mask) + bias.to(inner.dtype))
 
 
-def depthwise(x: Tensor, weight: Tensor) -> Tensor:
-    """A causal depthwise convolution: x [B, S, D], weight [k, D], the last row for the present position."""
+def depthwise(x: Tensor, weight: Tensor, mask: Tensor | None = None) -> Tensor:
+    """A causal depthwise convolution: x [B, S, D], weight [k, D], the last row for the present position.
+
+    mask [B, 1, S, S]: True where a position may look, see `attend`; elsewhere it reads zeros.
+    """
     length, kernel = x.shape[1], weight.shape[0]
     padded = F.pad(x, (0, 0, kernel - 1, 0))
-    y = padded[:, :length] * weight[0]
+
+    def earlier(back: int) -> Tensor:
+        start = kernel - 1 - back
+        shifted = padded[:, start : start + length]
+        if mask is None or back == 0:
+            return shifted
+        seen = F.pad(mask[:, 0].diagonal(-back, 1, 2), (back, 0))[:, :length]
+        return shifted.where(seen.unsqueeze(-1), 0.0)
+
+    y = earlier(kernel - 1) * weight[0]
     for offset in range(1, kernel):
-        y = y + padded[:, offset : offset + length] * weight[offset]
+        y = y + earlier(kernel - 1 - offset) * weight[offset]
     return y
 
 
@@ -155,8 +168,8 @@ class CausalConvolution(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(truncated_normal((kernel, size), kernel**-0.5))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return depthwise(x, self.weight.to(x.dtype))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return depthwise(x, self.weight.to(x.dtype), mask)
 
 
 class Block(nn.Module):
@@ -182,21 +195,29 @@ class Block(nn.Module):
         """How many draws a call takes."""
         return 2 if self.conv is None else 3
 
-    def forward(self, x: Tensor, tables: Tensor | None, keys: Tensor | None, first: bool = False) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        tables: Tensor | None,
+        keys: Tensor | None,
+        first: bool = False,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """x [B, S, D] -> the same, with `first` [B, 1, D]: the first position alone, which costs no MLP elsewhere.
 
-        tables: of the rotary positions; keys [num_dropouts, B]: where dropout is at work.
+        tables: of the rotary positions; keys [num_dropouts, B]: where dropout is at work; mask [B, 1, S, S]: True where
+        a position may look, instead of everywhere or of everywhere back (an MLP across positions heeds none).
         """
         rate = self.dropout
         if self.mlp_t is not None:
             columns = x.transpose(1, 2)
             x = rms_norm(columns + dropout(self.mlp_t(columns), rate, keys, 0)).transpose(1, 2)
         elif self.self_attn is not None:
-            x = rms_norm(x + dropout(self.self_attn(x, tables), rate, keys, 0))
+            x = rms_norm(x + dropout(self.self_attn(x, tables, mask), rate, keys, 0))
         x = x[:, :1] if first else x  # what follows reads no later position
         if self.conv is not None:
-            x = rms_norm(x + dropout(self.conv(x), rate, keys, 1))
-        return rms_norm(x + dropout(self.mlp(x), rate, keys, -1))
+            x = rms_norm(x + dropout(self.conv(x, mask), rate, keys, 1))
+        return rms_norm(x + dropout(self.mlp(x, mask), rate, keys, -1))
 
 
 class Stack(nn.Module):
@@ -206,11 +227,13 @@ class Stack(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Block(shape) for _ in range(num_layers))
 
-    def forward(self, x: Tensor, rotary: Rotary | None, draws: Draws, first: bool = False) -> Tensor:
-        """x [B, S, D] -> the same; with `first` the first position alone, [B, 1, D]."""
+    def forward(
+        self, x: Tensor, rotary: Rotary | None, draws: Draws, first: bool = False, mask: Tensor | None = None
+    ) -> Tensor:
+        """x [B, S, D] -> the same; with `first` the first position alone, [B, 1, D]. mask: see `Block`."""
         tables = None if rotary is None else rotary(x.shape[1])
         for number, layer in enumerate(self.layers, 1):
             assert isinstance(layer, Block)
             keys = draws.keys(layer.num_dropouts) if layer.dropout else None
-            x = layer(x, tables, keys, first and number == len(self.layers))
+            x = layer(x, tables, keys, first and number == len(self.layers), mask)
         return x

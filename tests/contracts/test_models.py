@@ -118,6 +118,52 @@ def test_explicit_attention_equals_the_fused_kernel(spec: ModelSpec) -> None:
 
 
 SMALL: dict[str, Any] = {"hidden_size": 16, "num_heads": 2}
+CAUSAL: dict[str, Any] = {**SMALL, "causal": True}
+PACKED_CASES: dict[str, ModelSpec] = {
+    **{kind: variant.smoke() for kind, variant in MODELS.items()},
+    "hrm, wide convolution": HRMSpec(**CAUSAL, H_layers=1, L_layers=2, convolution=4),
+    "urm, wide convolution": URMSpec(**CAUSAL, num_layers=2, H_cycles=1, L_cycles=2, gated_convolution=5),
+    "trm, learned positions": TRMSpec(**CAUSAL, H_cycles=1, L_cycles=2, positions="learned", damping=0.2),
+    "universal transformer, no positions": UniversalTransformerSpec(**CAUSAL, num_layers=2, positions="none"),
+}
+DOCUMENTS = torch.tensor([[4] * 10, [0] * 3 + [1] * 5 + [2] * 2, [6] + [5] + [0] * 8])
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "explicit"])
+@pytest.mark.parametrize("spec", PACKED_CASES.values(), ids=PACKED_CASES.keys())
+def test_a_document_in_a_packed_row_is_computed_as_if_alone(spec: ModelSpec, kernel: AttentionKernel) -> None:
+    model, batch = built(spec).eval(), rows()
+    model.configure(torch.float32, kernel)
+    packed = last_of_two_segments(model, {**batch, "documents": DOCUMENTS})
+    for row, document in [(0, 4), (1, 0), (1, 1), (1, 2), (2, 6), (2, 5), (2, 0)]:
+        mine, inputs = DOCUMENTS[row] == document, batch["inputs"][row]
+        alone = {
+            **{name: value[:1] for name, value in batch.items()},
+            "inputs": torch.cat((inputs[mine], inputs[~mine])).unsqueeze(0),  # a causal model does not see what follows
+        }
+        expected = last_of_two_segments(model, alone)[0, : mine.sum()]
+        torch.testing.assert_close(packed[row, mine], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("place", [0, 1, 4, 9])
+@pytest.mark.parametrize("spec", PACKED_CASES.values(), ids=PACKED_CASES.keys())
+def test_no_bit_of_a_document_depends_on_the_others_of_its_row(spec: ModelSpec, place: int) -> None:
+    model, batch = built(spec).eval(), {**rows(), "documents": DOCUMENTS}
+    changed = {**batch, "inputs": batch["inputs"].clone()}
+    changed["inputs"][:, place] = (changed["inputs"][:, place] + 1) % SHAPE.vocab_size
+    before, after = last_of_two_segments(model, batch), last_of_two_segments(model, changed)
+    others = DOCUMENTS[:, place : place + 1] != DOCUMENTS
+    assert torch.equal(before[others], after[others])
+    assert not torch.isclose(before[:, place], after[:, place]).all(-1).any()
+
+
+def last_of_two_segments(model: Model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    draws = still(len(batch["inputs"]))
+    with torch.no_grad():
+        first = model.segment(model.initial_state(len(batch["inputs"]), draws), batch, draws)
+        return model.segment(first.state, batch, draws).logits
+
+
 PUZZLE = TaskShape(13, 10, num_puzzle_identifiers=4)
 EARLY = (DepthStage(until=0.5, share=0.4),)
 WITH_Q: dict[str, Any] = {**SMALL, "halting": HaltingSpec(rule="q", segments=3)}

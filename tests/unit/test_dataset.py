@@ -258,6 +258,9 @@ def _folder(path: Path) -> Path:
         ({"prefix_lengths": np.zeros((5, 1), int)}, r"`prefix_lengths` must be \[N\]"),
         ({"prefix_lengths": np.full(5, 8)}, r"`prefix_lengths` must be \[N\], >= 0 and <= 7"),
         ({"prefix_lengths": np.arange(5)}, "must not be scored: .* 3 rows score one, the first is 2"),
+        ({"documents": np.zeros(5, int)}, r"`documents` must be \[N, S\] like `inputs`"),
+        ({"documents": np.tile([0, 0, 1, 1, 0, 2, 2], (5, 1))}, "must rise along a row; in 5 rows .* the first is 0"),
+        ({"documents": np.zeros((5, 7), int), "prefix_lengths": np.zeros(5, int)}, "have no prompt"),
     ],
 )
 def test_rows_that_would_train_nonsense_are_refused(tmp_path: Path, change: dict[str, np.ndarray], rule: str) -> None:
@@ -397,8 +400,8 @@ def test_what_is_wrong_with_a_later_chunk_is_said_with_the_rows_number_in_the_sp
     bad["labels"][2] = IGNORE
     with pytest.raises(SpecError, match="1 do not, the first is 7"):
         counting_writer(tmp_path).write_split("train", iter([good, bad]))
+    shorter = {name: values[:, :5] if values.ndim == 2 else values for name, values in good.items()}
     with pytest.raises(SpecError, match="one sequence length, got 7 and then 5"):
-        shorter = {name: values[:, :5] if values.ndim == 2 else values for name, values in good.items()}
         counting_writer(tmp_path).write_split("train", iter([good, shorter]))
 
 
