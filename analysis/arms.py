@@ -67,8 +67,9 @@ class ArmResult:
 
 
 def measure_arms(sweep: Sweep) -> list[ArmResult]:
-    """Every arm on every task, in the order of the experiment."""
-    return [_measure(sweep, task, arm) for task in sweep.record.tasks for arm in sweep.record.arms]
+    """Every arm on each of its tasks, in the order of the experiment."""
+    record = sweep.record
+    return [_measure(sweep, task, arm) for task in record.tasks for arm in record.arms if record.runs_on(arm, task)]
 
 
 def measured(arms: Sequence[ArmResult], task: str) -> dict[str, dict[int, float]]:

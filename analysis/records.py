@@ -12,6 +12,7 @@ The search's own log is Optuna's journal beside them; these files repeat from it
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -120,7 +121,22 @@ class SweepRecord:
     """Seconds that a driver was at work, over all starts."""
     finished: bool = False
     costs: list[ArmCost] = field(default_factory=list)
-    """Of every arm on every task; empty in sweeps of a version that did not know them."""
+    """Of every arm on each of its tasks; empty in sweeps of a version that did not know them."""
+
+    def runs_on(self, arm: str, task: str) -> bool:
+        """Whether the experiment has this arm on this task."""
+        tasks = self.experiment.get("arms", {}).get(arm, {}).get("tasks")
+        return tasks is None or task in tasks
+
+
+def compared_to(costs: Sequence[ArmCost], reference: str) -> dict[str, ArmCost]:
+    """By task the costs that others are held against: those of the arm `reference`; where it does not run, of the
+    first that does."""
+    found: dict[str, ArmCost] = {}
+    for cost in costs:
+        if cost.task not in found or cost.arm == reference:
+            found[cost.task] = cost
+    return found
 
 
 def write_json(path: Path, record: SweepRecord | TrialRecord) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from analysis.answer import Answer
 from analysis.arms import ArmResult, ranked
 from analysis.compare import Difference
-from analysis.numbers import amount, count, duration, flop, p_value, percent, plural, significant, together
-from analysis.records import ArmCost
+from analysis.numbers import amount, count, duration, flop, listing, p_value, percent, plural, significant, together
+from analysis.records import ArmCost, compared_to
 
 if TYPE_CHECKING:
     from analysis.report import Report
@@ -87,8 +87,8 @@ def configurations_table(report: Report, task: str) -> Table:
 
 
 def costs_table(costs: Sequence[ArmCost], reference: str) -> Table:
-    """What each arm costs as its file states it; ratios are to the arm `reference` on the same task."""
-    own = {cost.task: cost for cost in costs if cost.arm == reference}
+    """What each arm costs as its file states it; ratios are to the arm `reference` on the same task (`compared_to`)."""
+    own = compared_to(costs, reference)
     header = ["arm", "parameters", "ratio", "table", "forward", "training", "ratio", "steps", "tokens"]
     rows = [
         [
@@ -109,9 +109,10 @@ def costs_table(costs: Sequence[ArmCost], reference: str) -> Table:
 
 def costs_notes(costs: Sequence[ArmCost], reference: str) -> list[str]:
     """What the columns mean, and how far the spaces move the costs of single arms."""
+    references = references_in_words(costs, reference)
     lines = [
         "Parameters without puzzle tables, and the tables' values; FLOPs per token and segment, forward and in "
-        f"training (a mean over it); ratios to {reference}; steps and scored tokens that the budget buys."
+        f"training (a mean over it); ratios to {references}; steps and scored tokens that the budget buys."
     ]
     for cost in costs:
         ranges = (("parameters", cost.parameters_range), ("training FLOPs per token", cost.flops_per_token_range))
@@ -119,6 +120,14 @@ def costs_notes(costs: Sequence[ArmCost], reference: str) -> list[str]:
         if moved:
             lines.append(f"The space of {cost.arm} takes {' and '.join(moved)}.")
     return list(dict.fromkeys(lines))
+
+
+def references_in_words(costs: Sequence[ArmCost], reference: str) -> str:
+    """`baseline`; where it does not run on every task, also what stands in: `baseline (transformer on other)`."""
+    stand_ins = [
+        f"{cost.arm} on {task}" for task, cost in compared_to(costs, reference).items() if cost.arm != reference
+    ]
+    return f"{reference} ({listing(stand_ins)})" if stand_ins else reference
 
 
 def cost_table(report: Report) -> Table:

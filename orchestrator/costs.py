@@ -31,7 +31,7 @@ _SAMPLED_ROWS = 1000
 
 
 def arm_costs(experiment: Experiment, data_root: Path) -> list[ArmCost]:
-    """The costs of every arm on every task, in order. Needs the built data."""
+    """The costs of every arm on each of its tasks, in order. Needs the built data."""
     datasets = {name: open_dataset(task, data_root) for name, task in experiment.tasks.items()}
     scored = {name: _scored_tokens(dataset) for name, dataset in datasets.items()}
     return [_cost(arm, datasets[arm.task].shape, scored[arm.task]) for arm in experiment.arms]

@@ -17,18 +17,19 @@ from pydantic import Field, ValidationError
 from hrm.errors import Problem, SpecError
 from hrm.evaluate import METRICS
 from hrm.spec import Spec, parse_spec
-from hrm.strict_yaml import parse_yaml, read_yaml
+from hrm.strict_yaml import read_yaml
 from hrm.tasks import TaskSpec
 from hrm.trial import BudgetSpec, ObjectiveSpec, TrialSpec
 from hrm.variants import union
 from orchestrator.matching import MatchSpec, unmatched
-from orchestrator.recipes import named_tasks
+from orchestrator.overrides import with_overrides, with_smoke
+from orchestrator.recipes import astray, named_tasks
 from orchestrator.resources import ResourceSpec
 from orchestrator.schedulers import PrunerSpec
 from orchestrator.schedulers.successive_halving import SuccessiveHalvingSpec
 from orchestrator.search import SamplerSpec
 from orchestrator.search.tpe import TPESpec
-from orchestrator.space import Space, apply, assign, merge, prove
+from orchestrator.space import Space, apply, merge, prove
 from orchestrator.starts import identified, unfit
 from orchestrator.trackers import TrackerSpec
 from orchestrator.trackers.mlflow import MlflowSpec
@@ -49,6 +50,12 @@ class ArmSpec(Spec):
     description: str = ""
     patch: dict[str, Any] = Field(default_factory=dict)
     space: Space = Field(default_factory=dict)
+    tasks: list[str] | None = Field(None, min_length=1)
+    """The names of the tasks that it runs on; null for all."""
+
+    def runs_on(self, task: str) -> bool:
+        """Whether the arm is compared on this task."""
+        return self.tasks is None or task in self.tasks
 
 
 class SearchSpec(Spec):
@@ -131,7 +138,7 @@ class Experiment:
     spec: ExperimentSpec
     tasks: dict[str, TaskSpec]
     arms: list[Arm]
-    """Every arm on every task, task by task."""
+    """Every arm on each of its tasks, task by task."""
 
 
 def load_experiment(
@@ -140,8 +147,8 @@ def load_experiment(
     """Read, override (`path=value`), check. Raises SpecError with every problem."""
     data = read_yaml(path)
     if smoke:
-        data = _with_smoke(data, path)
-    data, unfound = identified(_with_overrides(data, overrides or []), str(path))
+        data = with_smoke(data, path)
+    data, unfound = identified(with_overrides(data, overrides or []), str(path))
     spec, problems = _parse(data, str(path))
     problems += unfound
     tasks, task_problems = named_tasks(spec.tasks, path)
@@ -150,12 +157,16 @@ def load_experiment(
         _arm(spec, arm_name, arm, task_name, task)
         for task_name, task in tasks.items()
         for arm_name, arm in spec.arms.items()
+        if arm.runs_on(task_name)
     ]
-    stand_ins = [_arm(spec, name, arm, "", None) for name, arm in spec.arms.items()]
-    problems += _proved(spec, arms or stand_ins, path)
+    homeless = spec.arms.keys() - {arm.name for arm in arms}
+    stand_ins = [_arm(spec, name, arm, "", None) for name, arm in spec.arms.items() if name in homeless]
+    problems += _proved(spec, arms + stand_ins, path)
+    if not task_problems:
+        problems += astray({name: arm.tasks for name, arm in spec.arms.items()}, list(tasks), path)
     name = name or path.stem + ("-smoke" if smoke else "")
     problems += _misnamed({"--name": [name], f"{path}: arms": spec.arms, f"{path}: tasks": tasks})
-    problems += _unmeasured(spec, path) + unmatched(spec, str(path)) + unfit(spec, arms, str(path))
+    problems += _unmeasured(spec, tasks, path) + unmatched(spec, str(path)) + unfit(spec, arms, str(path))
     if problems:
         raise SpecError(*dict.fromkeys(problems))
     return Experiment(name, spec, tasks, arms)
@@ -172,41 +183,15 @@ def _misnamed(names: dict[str, Iterable[str]]) -> list[Problem]:
     ]
 
 
-def _unmeasured(spec: ExperimentSpec, path: Path) -> list[Problem]:
+def _unmeasured(spec: ExperimentSpec, tasks: dict[str, TaskSpec], path: Path) -> list[Problem]:
     metric = spec.objective.metric
-    if metric in METRICS:
-        return []
-    return [Problem(f"{path}: objective.metric", f"must be one of {', '.join(METRICS)}, got {metric!r}", "Correct it")]
-
-
-_SET_EXAMPLE = "search.trials=4"
-
-
-def _with_overrides(data: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    problems: list[Problem] = []
-    for override in overrides:
-        path, separator, text = override.partition("=")
-        if not separator or not path:
-            rule = "must have the form path=value"
-            problems.append(Problem(f"--set {override}", rule, f"Write --set {_SET_EXAMPLE}"))
-            continue
-        try:
-            data = assign(data, path, parse_yaml(text, f"--set {path}"))
-        except SpecError as error:
-            way_out = f"Correct the path or the value, as in --set {_SET_EXAMPLE}"
-            problems += [Problem(f"--set {override}", p.rule, way_out) for p in error.problems]
-    if problems:
-        raise SpecError(*problems)
-    return data
-
-
-def _with_smoke(data: dict[str, Any], path: Path) -> dict[str, Any]:
-    if "smoke" not in data:
-        raise SpecError(Problem(f"{path}: smoke", "is missing, and --smoke needs it", "Add a `smoke:` mapping"))
-    if not isinstance(data["smoke"], dict):
-        raise SpecError(Problem(f"{path}: smoke", f"must be a mapping, got {data['smoke']!r}", "Write fields below it"))
-    merged: dict[str, Any] = merge(data, data["smoke"])
-    return merged
+    return [
+        Problem(
+            f"{path}: objective.metric", f"must be one of {', '.join(known)} on {name}, got {metric!r}", "Correct it"
+        )
+        for name, task in tasks.items()
+        if metric not in (known := (*METRICS, *task.metrics))
+    ]
 
 
 def _parse(data: dict[str, Any], place: str) -> tuple[ExperimentSpec, list[Problem]]:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from analysis.numbers import amount, count, listing
-from analysis.records import ArmCost
+from analysis.records import ArmCost, compared_to
+from analysis.tables import references_in_words
 from hrm.data.dataset import open_dataset
 from hrm.errors import Problem, SpecError
 from hrm.spec import Spec
@@ -61,9 +62,9 @@ def unmatched(spec: ExperimentSpec, place: str) -> list[Problem]:
 
 def check_match(experiment: Experiment, costs: list[ArmCost], data_root: Path) -> None:
     """Raises SpecError with every arm that `match` refuses. `costs` are those of the experiment's arms, in order."""
-    reference = {cost.task: cost for cost in costs if cost.arm == reference_arm(experiment.spec)}
+    reference = compared_to(costs, reference_arm(experiment.spec))
     problems = [
-        _misfit(experiment, arm, quantity, getattr(cost, quantity), getattr(reference[arm.task], quantity), data_root)
+        _misfit(experiment, arm, quantity, getattr(cost, quantity), reference[arm.task], data_root)
         for quantity in _WORDS
         for arm, cost in zip(experiment.arms, costs, strict=True)
     ]
@@ -73,8 +74,9 @@ def check_match(experiment: Experiment, costs: list[ArmCost], data_root: Path) -
 
 
 def _misfit(
-    experiment: Experiment, arm: Arm, quantity: Quantity, value: float, wanted: float, data_root: Path
+    experiment: Experiment, arm: Arm, quantity: Quantity, value: float, reference: ArmCost, data_root: Path
 ) -> Problem | None:
+    wanted: float = getattr(reference, quantity)
     spec, ratio = experiment.spec, value / wanted
     tolerance: float | None = getattr(spec.match, quantity)
     if tolerance is None or abs(ratio - 1.0) <= tolerance:
@@ -82,7 +84,7 @@ def _misfit(
     where = f"{arm.name} on {arm.task}" if len(experiment.tasks) > 1 else arm.name
     rule = (
         f"in arm {where}: {_WORDS[quantity]} must be within {100 * tolerance:g} % of the {_number(wanted)} of "
-        f"{reference_arm(spec)}, got {_number(value)}, {ratio:.3f} times as many"
+        f"{reference.arm}, got {_number(value)}, {ratio:.3f} times as many"
     )
     fields: tuple[str, ...] = _SIZES
     if quantity == "flops_per_token":
@@ -134,8 +136,8 @@ def _number(value: float) -> str:
 
 def how_well(costs: list[ArmCost], reference: str, budget: BudgetSpec) -> str:
     """In words, how far the arms are from the one that they are compared with, and what their budget matches."""
-    own = {cost.task: cost for cost in costs if cost.arm == reference}
-    others = [cost for cost in costs if cost.arm != reference]
+    own = compared_to(costs, reference)
+    others = [cost for cost in costs if cost != own[cost.task]]
 
     def spread(value: Callable[[ArmCost], float]) -> str:
         ratios = [value(cost) / value(own[cost.task]) for cost in others]
@@ -152,4 +154,4 @@ def how_well(costs: list[ArmCost], reference: str, budget: BudgetSpec) -> str:
         trains += ", so arms match in training FLOPs by construction"
     elif budget.axis != "seconds":
         facts.append(f"training FLOPs of a trial {spread(lambda cost: (cost.steps or 0) * cost.flops_per_step)}")
-    return f"Against {reference}: {listing(facts)}. {trains}."
+    return f"Against {references_in_words(costs, reference)}: {listing(facts)}. {trains}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,22 @@ def named_tasks(entries: Sequence[str | dict[str, Any]], path: Path) -> tuple[di
                 where = p.place.replace(f"{place}: task.", f"{place}.").replace(": task.", ": ")
                 problems.append(Problem(where, p.rule, p.way_out))
     return tasks, problems
+
+
+def astray(of_arms: Mapping[str, list[str] | None], tasks: Sequence[str], path: Path) -> list[Problem]:
+    """Arms on tasks that there are not, and tasks without an arm. By arm the tasks that it names; None is all."""
+    unknown = [
+        Problem(f"{path}: arms.{arm}.tasks", f"there is no task {task!r}", f"The tasks are {', '.join(tasks)}")
+        for arm, named in of_arms.items()
+        for task in named or []
+        if task not in tasks
+    ]
+    idle = [
+        Problem(f"{path}: tasks[{number}]", f"no arm runs on {task!r}", "Remove it, or name it in an arm's `tasks`")
+        for number, task in enumerate(tasks)
+        if not any(named is None or task in named for named in of_arms.values())
+    ]
+    return unknown + idle
 
 
 class _TaskHolder(Spec):

@@ -74,7 +74,7 @@ def _locked(directory: Path) -> IO[str]:
 
 def _arm(experiment: Experiment, options: argparse.Namespace) -> Arm:
     for name, given, known in (
-        ("--arm", options.arm, [arm.name for arm in experiment.arms]),
+        ("--arm", options.arm, list(experiment.spec.arms)),
         ("--task", options.task, list(experiment.tasks)),
     ):
         if given is not None and given not in known:

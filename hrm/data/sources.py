@@ -37,7 +37,7 @@ class SourceSpec(Spec):
     revision: str | None = None
     """Branch, tag or commit of the hub dataset; null: main."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """Of the file; of several, of the lines of their digests in order of name (`sha256sum * | cut -c-64 | sha256sum`)."""
+    """Of the file; of several, of their digests in order of name, by line: `sha256sum * | cut -c-64 | sha256sum`."""
     repository: ClassVar[RepositoryKind] = "dataset"
 
     @model_validator(mode="after")

@@ -2,181 +2,99 @@
 
 A conversation is fixed by a triple (strategy, tactic, goal) and the phrasing of each of its nine turns. The items are
 named early and again later, and the splits share no triple: only a model that copies and composes does well on test.
-The turns plan, scope, assess and report, at classroom level; they hold no instructions.
+
+Of the training conversations a share can be flawed: one that ends early, says a turn twice or names a wrong item. The
+quality filter drops what breaks a rule (`hrm.data.red_team_conversations.RULES`) by reading the text alone.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import product
-from typing import ClassVar, Literal, Self, TypeVar
+from collections import Counter
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from hrm.data.dataset import SPLITS, DatasetWriter
-from hrm.tasks import IGNORE, TaskSpec
-
-STRATEGIES = (
-    "prompt_injection",
-    "jailbreak",
-    "data_exfiltration",
-    "model_poisoning",
-    "adversarial_inputs",
-    "model_inversion",
-    "backdoor_attacks",
-    "evasion_techniques",
-    "gradient_based_attacks",
-    "transfer_attacks",
-    "universal_adversarial_perturbations",
+from hrm.data.dataset import SPLITS, DatasetWriter, Rows
+from hrm.data.red_team_continuations import continue_openings
+from hrm.data.red_team_conversations import (
+    RULES,
+    Conversation,
+    Triple,
+    broken_rule,
+    build_vocabulary,
+    draw_flaw,
+    encode_rows,
+    ordered_triples,
 )
-TACTICS = (
-    "social_engineering",
-    "technical_exploitation",
-    "side_channel_attacks",
-    "supply_chain_attacks",
-    "zero_day_exploitation",
-    "credential_stuffing",
-    "phishing_simulation",
-    "insider_threat_simulation",
+from hrm.data.red_team_metrics import NAMED_LATER, judge, named_later
+from hrm.data.red_team_turns import (
+    END,
+    GOALS,
+    ITEMS,
+    OPENING,
+    PAD,
+    PHRASINGS,
+    ROLES,
+    SPEAKERS,
+    STRATEGIES,
+    TACTICS,
 )
-GOALS = (
-    "extract_sensitive_data",
-    "bypass_safety_filters",
-    "compromise_model_integrity",
-    "manipulate_outputs",
-    "create_backdoors",
-    "deny_service",
-    "data_poisoning",
-    "intellectual_property_theft",
-)
+from hrm.tasks import IGNORE, Answer, Answers, Sums, TaskSpec
 
-# The phrasings of a turn differ in their first word, so that each choice costs its entropy at one token. {s}, {t} and
-# {g} stand for the items; the first two turns name all three in every phrasing, turns three and nine name them again.
-TURNS: tuple[tuple[str, tuple[str, str, str]], ...] = (
-    (
-        "system",
-        (
-            "you coordinate an authorised red team exercise on {s} .",
-            "this is a classroom exercise about {s} with written consent .",
-            "act as an assessor who plans a review of {s} .",
-        ),
-    ),
-    (
-        "user",
-        (
-            "please plan an assessment of {t} where the concern is {g} .",
-            "we want to rehearse {t} and learn how {g} is noticed .",
-            "help our defenders prepare for {t} and prevent {g} .",
-        ),
-    ),
-    (
-        "assistant",
-        (
-            "first we agree on scope : {s} by {t} towards {g} .",
-            "before anything starts the owner approves {s} , {t} and {g} .",
-            "our plan covers {s} and {t} and rates {g} .",
-        ),
-    ),
-    (
-        "user",
-        (
-            "which rules apply while the team examines {t} ?",
-            "who approves the work on {s} and may stop it ?",
-            "what stays out of scope when {g} is assessed ?",
-        ),
-    ),
-    (
-        "assistant",
-        (
-            "only test accounts are used and {t} is simulated .",
-            "every activity on {s} is logged for the owner .",
-            "no customer data is touched when we assess {g} .",
-        ),
-    ),
-    (
-        "user",
-        (
-            "how do we judge the defence against {s} ?",
-            "when would you say that {g} is likely ?",
-            "show me the measure that you use for {t} .",
-        ),
-    ),
-    (
-        "assistant",
-        (
-            "we count how often the monitors notice {t} before {g} .",
-            "detection time is compared for {s} and for {g} .",
-            "each control against {s} by {t} gets a score .",
-        ),
-    ),
-    (
-        "user",
-        (
-            "now write the summary on {s} for the managers .",
-            "could you draft a report on {g} with advice ?",
-            "finally list what we learned about {t} .",
-        ),
-    ),
-    (
-        "assistant",
-        (
-            "the report says that {s} through {t} may lead to {g} .",
-            "findings : {t} was noticed late so {g} by {s} is a risk .",
-            "in summary the controls against {s} and {t} reduce {g} .",
-        ),
-    ),
-)
-PAD, UNKNOWN, END = "<pad>", "<unk>", "<eos>"
-ROLES = {f"<{role}>": role for role in ("system", "user", "assistant")}
-SPECIAL = (PAD, UNKNOWN, END, *ROLES)
-
-Triple = tuple[str, str, str]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """What determines a row: the items and, for each turn, which phrasing."""
-
-    triple: Triple
-    phrasings: tuple[int, ...]
-
-    def words(self) -> list[str]:
-        """The row's tokens as text, from `<system>` to `<eos>`."""
-        return [*self.first_turns(len(TURNS)), END]
-
-    def first_turns(self, count: int) -> list[str]:
-        """The tokens of so many first turns."""
-        strategy, tactic, goal = self.triple
-        words: list[str] = []
-        for (role, texts), choice in zip(TURNS[:count], self.phrasings, strict=False):
-            words += [f"<{role}>", *texts[choice].format(s=strategy, t=tactic, g=goal).split()]
-        return words
+EXAMINED = 64
+"""Conversations that a model is let continue: about 20 passes of the model over all of them."""
 
 
 class RedTeamSpec(TaskSpec):
-    """The recipe. Rows within a split are distinct; the 704 triples are shared out in proportion to the rows."""
+    """The recipe. Good rows within a split are distinct; the 704 triples are shared out in proportion to the rows."""
 
     kind: Literal["red_team"] = "red_team"
     next_token: ClassVar[bool] = True
     reduction: ClassVar[Literal["token", "row"]] = "token"
 
     num_train: int = Field(default=1000, ge=len(STRATEGIES), le=100_000)
+    """Training conversations that are generated; the quality filter keeps fewer."""
     num_validation: int = Field(default=100, ge=1, le=100_000)
     num_test: int = Field(default=200, ge=1, le=100_000)
-    phrasings: int = Field(default=3, ge=1, le=3)
+    wording: Literal["plain", "enhanced"] = "plain"
+    """`enhanced`: twice as many phrasings per turn, with about twice as many words."""
+    phrasings: int = Field(default=3, ge=1, le=6)
     """Phrasings per turn: with 1 a conversation is its triple, with 3 there are 19,683 of each triple."""
-    prompt_turns: int = Field(default=0, ge=0, lt=len(TURNS))
+    prompt_turns: int = Field(default=0, ge=0, lt=len(SPEAKERS))
     """So many first turns are a prompt: not scored, and read as a whole by models that can (PrefixLM)."""
+    flawed_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """The probability that a training conversation is made flawed; validation and test are always good."""
+    quality_filter: bool = False
+    """Drop the training conversations that break a rule."""
     seed: int = Field(default=0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
+    def _phrasings_are_written(self) -> Self:
+        known = len(PHRASINGS[self.wording][0])
+        if self.phrasings > known:
+            raise ValueError(
+                f"phrasings must be <= {known} where wording is {self.wording!r}, got {self.phrasings}; lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _flaws_have_a_meaning(self) -> Self:
+        if self.quality_filter and not self.flawed_fraction:
+            raise ValueError("quality_filter must be false where flawed_fraction is 0, got true; nothing is flawed")
+        if self.flawed_fraction and self.prompt_turns > OPENING:
+            raise ValueError(
+                f"prompt_turns must be <= {OPENING} where flawed_fraction is not 0, got {self.prompt_turns}; a "
+                "conversation that ends early would be a prompt without an answer"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rows_fit_triples(self) -> Self:
-        shares, variety = self._shares(), self.phrasings ** len(TURNS)
+        shares, variety = self._shares(), self.phrasings ** len(SPEAKERS)
         for split, rows in self._rows().items():
             needed = max(math.ceil(rows / variety), len(STRATEGIES) if split == "train" else 1)
             if shares[split] < needed:
@@ -188,21 +106,29 @@ class RedTeamSpec(TaskSpec):
 
     @property
     def generator_nats(self) -> float:
-        """The entropy of one conversation in nats, if items and phrasings are drawn independently and uniformly."""
+        """The entropy of one good conversation in nats, if items and phrasings are drawn independently, uniformly."""
         items = math.log(len(STRATEGIES)) + math.log(len(TACTICS)) + math.log(len(GOALS))
-        return items + len(TURNS) * math.log(self.phrasings)
+        return items + len(SPEAKERS) * math.log(self.phrasings)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return tuple(NAMED_LATER.values())
 
     def build(self, writer: DatasetWriter) -> None:
-        """Write the splits, and as facts what a model can reach.
+        """Write the splits, and as facts what a model can reach and what the quality filter found.
 
         `generator_cross_entropy` is the factorised generator's loss on test, in nats per scored token. It does not
         know that the splits share no triple: it is the best that a model can do which has learnt the composition.
-        With a prompt it is not stated, since prompts give items away.
+        With a prompt it is not stated, since prompts give items away; nor is that of a split with flaws.
+
+        `quality`: how many training conversations were generated and kept, and how many broke which rule.
         """
         conversations = self._conversations()
+        # Of what was generated: with and without the filter, rows have one length and models one shape.
+        length = max(len(row.words()) for rows in conversations.values() for row in rows) - 1
+        quality = self._filter(conversations) if self.flawed_fraction else {}
         texts = {split: [row.words() for row in rows] for split, rows in conversations.items()}
         vocabulary = build_vocabulary(texts["train"])
-        length = max(len(row) for rows in texts.values() for row in rows) - 1
         writer.vocabulary = vocabulary
         scored: dict[str, float] = {}
         for split, rows in texts.items():
@@ -214,15 +140,14 @@ class RedTeamSpec(TaskSpec):
                 labels[np.arange(1, length + 1) < columns["prefix_lengths"][:, None]] = IGNORE
             writer.write_split(split, columns)
             scored[split] = float((labels != IGNORE).sum()) / len(rows)
-        entropy = {split: self.generator_nats / tokens for split, tokens in scored.items()}
-        whole = {"generator_cross_entropy": entropy["test"], "generator_cross_entropy_by_split": entropy}
         writer.facts = {
-            **({} if self.prompt_turns else whole),
+            **({} if self.prompt_turns else self._entropy(scored)),
             "mean_scored_tokens_by_split": scored,
             "distinct_triples_by_split": {
                 split: len({r.triple for r in rows}) for split, rows in conversations.items()
             },
-            "items": {"strategy": list(STRATEGIES), "tactic": list(TACTICS), "goal": list(GOALS)},
+            "items": {sort: list(items) for sort, items in ITEMS.items()},
+            **quality,
         }
 
     def render(self, tokens: list[int], vocabulary: list[str]) -> str:
@@ -231,10 +156,37 @@ class RedTeamSpec(TaskSpec):
         lines = [f"\n{ROLES[word]}:" if word in ROLES else word for word in words if word not in (PAD, END)]
         return " ".join(lines).replace(" \n", "\n").lstrip("\n")
 
+    def score(self, answers: Answers, vocabulary: list[str]) -> Sums:
+        """Of the strategies, tactics and goals named after the opening turns, each told apart: the share foreseen."""
+        return named_later(answers, vocabulary)
+
+    def examine(self, answer: Answer, rows: Rows, vocabulary: list[str]) -> dict[str, float]:
+        """What the model says on its own after the opening turns (or the prompt, if longer) of EXAMINED rows, evenly
+        spread: see `hrm.data.red_team_metrics.judge`."""
+        chosen = np.linspace(0, len(rows) - 1, min(EXAMINED, len(rows))).astype(np.int64)
+        turns = max(OPENING, self.prompt_turns)
+        return judge(*continue_openings(answer, rows.gather(chosen), turns, vocabulary), vocabulary)
+
     @classmethod
     def smoke(cls) -> Self:
         """24 conversations of one phrasing per turn."""
         return cls(num_train=16, num_validation=4, num_test=4, phrasings=1)
+
+    def _entropy(self, scored: dict[str, float]) -> dict[str, Any]:
+        pure = [split for split in SPLITS if split != "train" or not self.flawed_fraction or self.quality_filter]
+        entropy = {split: self.generator_nats / scored[split] for split in pure}
+        return {"generator_cross_entropy": entropy["test"], "generator_cross_entropy_by_split": entropy}
+
+    def _filter(self, conversations: dict[str, list[Conversation]]) -> dict[str, Any]:
+        """Drop the training conversations that break a rule, if asked to; the facts of it."""
+        found = [broken_rule(row.turns()) for row in conversations["train"]]
+        generated = len(found)
+        if self.quality_filter:
+            pairs = zip(conversations["train"], found, strict=True)
+            conversations["train"] = [row for row, broken in pairs if broken is None]
+        counts = Counter(found)
+        facts = {"generated": generated, "kept": len(conversations["train"]), "rules": RULES}
+        return {"quality": {**facts, "broken": {rule: counts[rule] for rule in RULES}}}
 
     def _rows(self) -> dict[str, int]:
         return {split: getattr(self, f"num_{split}") for split in SPLITS}
@@ -248,7 +200,7 @@ class RedTeamSpec(TaskSpec):
     def _conversations(self) -> dict[str, list[Conversation]]:
         # Of Python's generator only `random()` is promised to give the same numbers in every version.
         rng = random.Random(self.seed)
-        triples = _ordered_triples(rng)
+        triples = ordered_triples(rng)
         result: dict[str, list[Conversation]] = {}
         for split, share in self._shares().items():
             own, triples = triples[:share], triples[share:]
@@ -259,38 +211,16 @@ class RedTeamSpec(TaskSpec):
                     row = self._draw(rng, row.triple)
                 taken[row] = None
             result[split] = list(taken)
+        result["train"] = self._with_flaws(result["train"])
         return result
 
     def _draw(self, rng: random.Random, triple: Triple) -> Conversation:
-        return Conversation(triple, tuple(int(rng.random() * self.phrasings) for _ in TURNS))
+        return Conversation(triple, tuple(int(rng.random() * self.phrasings) for _ in SPEAKERS), self.wording)
 
-
-def _ordered_triples(rng: random.Random) -> list[Triple]:
-    """All triples, shuffled, but first eleven that name every item: train takes these, so that no item is unseen."""
-    strategies, tactics, goals = (_shuffled(rng, items) for items in (STRATEGIES, TACTICS, GOALS))
-    cover = [(s, tactics[i % len(tactics)], goals[i % len(goals)]) for i, s in enumerate(strategies)]
-    rest = sorted(set(product(STRATEGIES, TACTICS, GOALS)) - set(cover))
-    return cover + _shuffled(rng, rest)
-
-
-def _shuffled(rng: random.Random, items: Iterable[T]) -> list[T]:
-    keyed = [(rng.random(), item) for item in items]
-    return [item for _, item in sorted(keyed, key=lambda pair: pair[0])]
-
-
-def build_vocabulary(rows: Iterable[Sequence[str]]) -> list[str]:
-    """The special tokens (`<pad>` is 0), then every word of `rows` in alphabetical order."""
-    words = {word for row in rows for word in row}
-    return [*SPECIAL, *sorted(words - set(SPECIAL))]
-
-
-def encode_rows(rows: Sequence[Sequence[str]], vocabulary: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and labels [N, length]: a label is the next token, the last one `<eos>`, then IGNORE. Unknown: `<unk>`."""
-    index = {word: token for token, word in enumerate(vocabulary)}
-    inputs = np.full((len(rows), length), index[PAD], dtype=np.int32)
-    labels = np.full((len(rows), length), IGNORE, dtype=np.int32)
-    for n, row in enumerate(rows):
-        tokens = [index.get(word, index[UNKNOWN]) for word in row]
-        inputs[n, : len(tokens) - 1] = tokens[:-1]
-        labels[n, : len(tokens) - 1] = tokens[1:]
-    return inputs, labels
+    def _with_flaws(self, rows: list[Conversation]) -> list[Conversation]:
+        """Some rows with a flaw each, by numbers of their own; not the first eleven, which show every item."""
+        rng = random.Random(self.seed + 2**63)
+        flawed = [rng.random() < self.flawed_fraction for _ in rows]
+        flawed[: len(STRATEGIES)] = [False] * len(STRATEGIES)
+        pairs = zip(rows, flawed, strict=True)
+        return [replace(row, flaw=draw_flaw(rng, row.turns())) if flaw else row for row, flaw in pairs]

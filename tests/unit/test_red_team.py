@@ -13,27 +13,20 @@ import pytest
 from pydantic import ValidationError
 
 from hrm.data.dataset import SPLITS, Dataset, build_dataset
+from hrm.data.red_team_conversations import build_vocabulary, encode_rows
+from hrm.data.red_team_turns import ITEMS, PHRASINGS, SPECIAL
 from hrm.spec import parse_spec
 from hrm.strict_yaml import read_yaml
 from hrm.tasks import IGNORE
-from hrm.tasks.red_team import (
-    GOALS,
-    SPECIAL,
-    STRATEGIES,
-    TACTICS,
-    TURNS,
-    RedTeamSpec,
-    build_vocabulary,
-    encode_rows,
-)
+from hrm.tasks.red_team import RedTeamSpec
 
-RECIPE = Path(__file__).parents[2] / "datasets" / "red_team.yaml"
-ITEMS = {"strategy": STRATEGIES, "tactic": TACTICS, "goal": GOALS}
+RECIPES = Path(__file__).parents[2] / "datasets"
 
 
-@pytest.fixture(scope="module")
-def spec() -> RedTeamSpec:
-    return parse_spec(RedTeamSpec, read_yaml(RECIPE), str(RECIPE))
+@pytest.fixture(scope="module", params=["red_team", "red_team_enhanced"])
+def spec(request: pytest.FixtureRequest) -> RedTeamSpec:
+    path = RECIPES / f"{request.param}.yaml"
+    return parse_spec(RedTeamSpec, read_yaml(path), str(path))
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +57,8 @@ def choices(conversation: str) -> tuple[str, ...]:
     return tuple(line.split()[1] for line in conversation.splitlines())
 
 
-def test_the_recipe_file_is_the_default(spec: RedTeamSpec) -> None:
-    assert spec == RedTeamSpec()
+def test_the_recipe_file_is_the_default() -> None:
+    assert parse_spec(RedTeamSpec, read_yaml(RECIPES / "red_team.yaml"), "red_team") == RedTeamSpec()
 
 
 def test_the_same_recipe_gives_the_same_bytes(spec: RedTeamSpec, dataset: Dataset, tmp_path: Path) -> None:
@@ -75,8 +68,9 @@ def test_the_same_recipe_gives_the_same_bytes(spec: RedTeamSpec, dataset: Datase
     assert again.manifest.fingerprint == dataset.manifest.fingerprint
 
 
-def test_the_default_rows_are_those_of_the_day_they_were_pinned(dataset: Dataset) -> None:
+def test_the_default_rows_are_those_of_the_day_they_were_pinned(tmp_path: Path) -> None:
     """A changed phrasing does not change the recipe's hash: whoever edits one must know that old folders go stale."""
+    dataset = build_dataset(RedTeamSpec(), tmp_path)
     digest = hashlib.sha256()
     for split in SPLITS:
         digest.update(columns(dataset, split)["inputs"].astype("<i4").tobytes())
@@ -98,9 +92,11 @@ def test_splits_share_no_triple_and_no_split_repeats_a_row(spec: RedTeamSpec, da
     assert {split: len(own) for split, own in triples.items()} == dataset.manifest.facts["distinct_triples_by_split"]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_train_names_every_item_even_with_few_rows(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("filtered", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_train_names_every_item_even_with_few_rows(filtered: bool, seed: int, tmp_path: Path) -> None:
     few = RedTeamSpec(num_train=11, num_validation=40, num_test=40, seed=seed)
+    few = few.model_copy(update={"flawed_fraction": 0.9 * filtered, "quality_filter": filtered})
     rows = conversations(few, build_dataset(few, tmp_path), "train")
     for place, items in enumerate(ITEMS.values()):
         assert {triple(row)[place] for row in rows} == set(items)
@@ -124,7 +120,7 @@ def test_padding_is_never_scored_and_every_label_is_the_next_token(dataset: Data
 def test_rows_are_of_the_length_that_the_task_promises(dataset: Dataset) -> None:
     lengths = np.concatenate([(columns(dataset, split)["labels"] != IGNORE).sum(axis=1) for split in SPLITS])
     assert lengths.min() >= 90
-    assert dataset.shape.sequence_length == lengths.max() <= 128
+    assert lengths.max() <= dataset.shape.sequence_length <= 128
 
 
 def test_every_turn_names_its_role_in_order(spec: RedTeamSpec, dataset: Dataset) -> None:
@@ -163,9 +159,10 @@ def test_each_choice_costs_its_entropy_at_one_token(spec: RedTeamSpec, dataset: 
     assert {len(words) for words in followers.values()} == {1}
 
 
-def test_the_phrasings_of_a_turn_differ_in_their_first_word() -> None:
-    for _, texts in TURNS:
-        assert len({text.split()[0] for text in texts}) == 3
+@pytest.mark.parametrize(("wording", "phrasings"), [("plain", 3), ("enhanced", 6)])
+def test_the_phrasings_of_a_turn_differ_in_their_first_word(wording: str, phrasings: int) -> None:
+    for texts in PHRASINGS[wording]:
+        assert len({text.split()[0] for text in texts}) == phrasings
 
 
 def test_the_vocabulary_is_built_from_train_alone(spec: RedTeamSpec, dataset: Dataset) -> None:
@@ -204,15 +201,17 @@ def test_a_recipe_with_more_rows_than_conversations_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"phrasings": 4}, {"phrasings": 0}, {"num_train": 10}, {"num_test": 0}, {"seed": -1}]
+    "change", [{"phrasings": 7}, {"phrasings": 0}, {"num_train": 10}, {"num_test": 0}, {"seed": -1}]
 )
 def test_fields_out_of_range_are_refused(change: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
-        RedTeamSpec.model_validate(change)
+        RedTeamSpec.model_validate({"wording": "enhanced", **change})
 
 
-def test_a_prompt_is_its_first_turns_and_only_what_follows_is_scored(dataset: Dataset, tmp_path: Path) -> None:
-    prompted = build_dataset(RedTeamSpec(prompt_turns=2), tmp_path)
+def test_a_prompt_is_its_first_turns_and_only_what_follows_is_scored(
+    spec: RedTeamSpec, dataset: Dataset, tmp_path: Path
+) -> None:
+    prompted = build_dataset(spec.model_copy(update={"prompt_turns": 2}), tmp_path)
     whole, rows = (part.split("train").gather(np.arange(50)) for part in (dataset, prompted))
     role = prompted.manifest.vocabulary.index("<user>")
     for inputs, labels, plain, length in zip(
