@@ -64,9 +64,7 @@ def test_a_whole_split_is_answered_as_it_is_evaluated(training: Training) -> Non
     assert found["rows_that_depend_on_their_place"] == 0
 
 
-def test_a_training_examines_the_test_split_only(
-    training: Training, make_context: Callable[..., LocalContext]
-) -> None:
+def test_a_training_examines_the_test_split_only(training: Training, make_context: Callable[..., LocalContext]) -> None:
     reports, result = run(training.trial, training.context, test=True)
     assert result.test is not None
     assert "rows_seen" in result.test
