@@ -34,7 +34,7 @@ def row_keys(seed: int, *columns: Integers) -> Words:
         words = column.astype(np.int64, copy=False).view(np.uint64)
         if words.ndim == 2:  # einsum: numpy's matrix product of integers is eight times slower
             words = np.einsum("nk,k->n", words, mixed(_counters(words.shape[1])) | np.uint64(1))
-        key = mixed(key + mixed(words + _GOLDEN))
+        key = mixed(key * _FIRST + mixed(words + _GOLDEN))  # a plain sum would not tell (1, 2) from (2, 1)
     return key
 
 
