@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -52,8 +53,8 @@ def evaluate(model: Model, dataset: Dataset, split: str, trial: TrialSpec, conte
 
 
 @torch.no_grad()
-def examine(model: Model, dataset: Dataset, split: str, trial: TrialSpec, context: TrainContext) -> dict[str, float]:
-    """The metrics that look at a whole split (`TaskSpec.examine`). Every worker answers its share of the rows."""
+def predict(model: Model, dataset: Dataset, split: str, trial: TrialSpec, context: TrainContext) -> pa.Table | None:
+    """What `TaskSpec.predictions` asks of the model. Every worker answers its share of the rows and gets the whole."""
 
     def answer(columns: Mapping[str, np.ndarray]) -> Answers:
         count = len(columns["inputs"])
@@ -63,7 +64,13 @@ def examine(model: Model, dataset: Dataset, split: str, trial: TrialSpec, contex
         own = _answers(model, mine, lambda n: {name: values[n] for name, values in columns.items()}, trial, context)
         return _gathered(list(own), columns, context)
 
-    return trial.task.examine(answer, dataset.split(split), dataset.manifest.vocabulary)
+    return trial.task.predictions(answer, dataset.split(split), dataset.manifest.vocabulary)
+
+
+def examine(model: Model, dataset: Dataset, split: str, trial: TrialSpec, context: TrainContext) -> dict[str, float]:
+    """The metrics of the model's predictions on a whole split, for tasks that have such."""
+    predictions = predict(model, dataset, split, trial, context)
+    return {} if predictions is None else trial.task.judge(predictions)
 
 
 def to_device(columns: Mapping[str, np.ndarray], device: torch.device) -> Rows:
@@ -101,9 +108,7 @@ def to_host(tensor: Tensor) -> np.ndarray:
     return values
 
 
-def _at_full_depth(
-    model: Model, batch: Rows, draws: Draws, trial: TrialSpec
-) -> tuple[Tensor, Tensor, Tensor | None]:
+def _at_full_depth(model: Model, batch: Rows, draws: Draws, trial: TrialSpec) -> tuple[Tensor, Tensor, Tensor | None]:
     """The answer's tokens [B, S], losses [B] and confidence [B], on the model's device."""
     state = model.initial_state(len(batch["labels"]), draws)
     for _ in range(trial.model.halting_rule().segments):

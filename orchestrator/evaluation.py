@@ -1,4 +1,4 @@
-"""`checkpoint evaluate`: a checkpoint, trained here or imported, measured on a split of a task."""
+"""`checkpoint evaluate`: a checkpoint, ours or imported, measured on a split of a task; `judge`: what it said there."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from hrm.checkpoint import Checkpoint, open_checkpoint
 from hrm.context import LocalContext
 from hrm.data.dataset import build_dataset
+from hrm.data.predictions import read_predictions, write_predictions
 from hrm.errors import Problem, SpecError
-from hrm.evaluate import evaluate, examine
+from hrm.evaluate import evaluate, predict
 from hrm.loading import load_model
 from hrm.resolve import resolve, resumed, take_effect
 from hrm.spec import parse_spec
 from hrm.trial import TrialSpec, refusals
-from orchestrator.recipes import named_tasks
+from orchestrator.recipes import named_tasks, task_of
 
 
 def evaluate_checkpoint(options: argparse.Namespace) -> int:
@@ -38,13 +40,39 @@ def evaluate_checkpoint(options: argparse.Namespace) -> int:
     model = load_model(checkpoint, dataset.shape, place)
     model.configure(getattr(torch, resolved["precision"]), resolved["attention"])
     metrics = evaluate(model, dataset, options.split, trial, context)
-    metrics |= examine(model, dataset, options.split, trial, context)
+    predictions = predict(model, dataset, options.split, trial, context)
+    if predictions is not None:
+        metrics |= trial.task.judge(predictions)
+    if options.predictions is not None:
+        _keep(predictions, trial, options.predictions)
     if options.json:
         print(json.dumps({"checkpoint": place, "task": trial.task.kind, "split": options.split, "metrics": metrics}))
     else:
-        values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        print(f"{place} on {trial.task.kind}, {options.split}, {resolved['precision']}: {values}")
+        print(f"{place} on {trial.task.kind}, {options.split}, {resolved['precision']}: {_listed(metrics)}")
     return 0
+
+
+def judge_predictions(options: argparse.Namespace) -> int:
+    """The `checkpoint judge` command: stored predictions, all together, without a model; gives its exit code."""
+    predictions, recipe = read_predictions(options.files)
+    task = task_of(json.loads(recipe), str(options.files[0]))
+    metrics = task.judge(predictions)
+    if options.json:
+        print(json.dumps({"task": task.kind, "predictions": len(predictions), "metrics": metrics}))
+    else:
+        print(f"{len(predictions):,} predictions on {task.kind}: {_listed(metrics)}")
+    return 0
+
+
+def _keep(predictions: pa.Table | None, trial: TrialSpec, path: Path) -> None:
+    if predictions is None:
+        rule = f"{trial.task.kind} is measured by sums over rows and keeps no predictions"
+        raise SpecError(Problem(f"--predictions {path}", rule, "Leave it out"))
+    write_predictions(predictions, trial.task.model_dump_json(), path)
+
+
+def _listed(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
 def _trial(checkpoint: Checkpoint, options: argparse.Namespace) -> TrialSpec:

@@ -26,7 +26,7 @@ def named_tasks(entries: Sequence[str | dict[str, Any]], path: Path) -> tuple[di
                 raise SpecError(
                     Problem(place, f"a second task is named {name!r}", "Put it in a recipe of another name")
                 )
-            tasks[name] = parse_spec(_TaskHolder, {"task": data}, source).task
+            tasks[name] = task_of(data, source)
         except SpecError as error:
             for p in error.problems:
                 where = p.place.replace(f"{place}: task.", f"{place}.").replace(": task.", ": ")
@@ -54,6 +54,11 @@ class _TaskHolder(Spec):
     """Lets one recipe be parsed as any kind of task."""
 
     task: AnyTaskSpec
+
+
+def task_of(recipe: dict[str, Any], place: str) -> TaskSpec:
+    """A recipe as the kind of task that it names. Raises SpecError; `place` starts each problem."""
+    return parse_spec(_TaskHolder, {"task": recipe}, place).task
 
 
 def _recipe(entry: str | dict[str, Any], path: Path, place: str) -> tuple[str, dict[str, Any], str]:

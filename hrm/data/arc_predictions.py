@@ -1,4 +1,4 @@
-"""What a model predicts for the forms of ARC tasks, as a table and a file, and the vote over them.
+"""What a model predicts for the forms of ARC tasks, as a table, and the vote over them.
 
 A row is one prediction, turned and recoloured back. The vote is a function of the rows alone: evaluations keep no
 state, and tables of several can be voted on together (`pyarrow.concat_tables`).
@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
-
-from hrm.errors import Problem, SpecError
 
 PASSES = (1, 2, 5, 10, 100, 1000)
 """The numbers of answers that are scored; ARC Prize allows two."""
@@ -93,22 +90,3 @@ def scores(predictions: pa.Table) -> dict[str, float]:
 def _mean(values: Iterable[float]) -> float:
     values = list(values)
     return sum(values) / len(values)
-
-
-def write_predictions(predictions: pa.Table, path: Path) -> None:
-    """Write them as an Arrow file."""
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, SCHEMA) as sink:
-        sink.write_table(predictions)
-
-
-def read_predictions(path: Path) -> pa.Table:
-    """Read them back. Raises SpecError for a file that is not of `write_predictions`."""
-    try:
-        with pa.OSFile(str(path), "rb") as file:
-            predictions = pa.ipc.open_file(file).read_all()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise SpecError(Problem(str(path), f"cannot be read as predictions: {error}", "Evaluate again")) from error
-    if predictions.schema != SCHEMA:
-        rule = f"must have the columns {', '.join(SCHEMA.names)}, got {', '.join(predictions.schema.names)}"
-        raise SpecError(Problem(str(path), rule, "Evaluate again"))
-    return predictions

@@ -7,6 +7,7 @@ likely token? Generated (`judge`): what does the model say on its own, given the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -31,27 +32,30 @@ def named_later(answers: Answers, vocabulary: list[str]) -> Sums:
     return sums
 
 
-def judge(text: np.ndarray, given: np.ndarray, vocabulary: list[str]) -> dict[str, float]:
-    """Metrics of continuations [B, S + 1] of openings of `given` [B] tokens.
+def judge(conversations: Iterable[tuple[list[str], int]]) -> dict[str, float]:
+    """Metrics of continued conversations: their words, and how many of these were given as the opening.
 
     `coherence`: of all strategies, tactics and goals that they mention, the share that is the opening's; 0 where none
     is mentioned. `generated_...`: the share of conversations that mention the opening's item of that sort.
     `well_formed`: the share with the nine turns of the right roles, none of them empty, and `<eos>`.
     """
-    opening = np.arange(text.shape[1]) < given[:, None]
-    mentions = right_mentions = 0
-    metrics: dict[str, float] = {}
-    for sort, name in NAMED_LATER.items():
-        named = np.isin(text, tokens_of(ITEMS[sort], vocabulary))
-        known = np.any(named & opening, axis=1)  # an item that train lacks is `<unk>`
-        right = text == text[np.arange(len(text)), (named & opening).argmax(axis=1)][:, None]
-        later = named & ~opening & known[:, None]
-        mentions, right_mentions = mentions + int(later.sum()), right_mentions + int((later & right).sum())
-        metrics[f"generated_{name}"] = float((later & right).any(axis=1).sum() / max(known.sum(), 1))
-    conversations = [[vocabulary[token] for token in row] for row in text.tolist()]
-    metrics["coherence"] = right_mentions / max(mentions, 1)
-    metrics["well_formed"] = sum(map(_is_well_formed, conversations)) / len(conversations)
-    return metrics
+    mentions: list[bool] = []
+    named: dict[str, list[bool]] = {sort: [] for sort in NAMED_LATER}
+    formed: list[bool] = []
+    for words, given in conversations:
+        for sort, items in ITEMS.items():
+            own = next((word for word in words[:given] if word in items), None)
+            if own is not None:  # an item that train lacks is `<unk>`
+                right = [word == own for word in words[given:] if word in items]
+                mentions += right
+                named[sort].append(any(right))
+        formed.append(_is_well_formed(words))
+    metrics = {f"generated_{name}": _share(named[sort]) for sort, name in NAMED_LATER.items()}
+    return {**metrics, "coherence": _share(mentions), "well_formed": _share(formed)}
+
+
+def _share(found: list[bool]) -> float:
+    return sum(found) / max(len(found), 1)
 
 
 def _is_well_formed(words: list[str]) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import pyarrow as pa
 
 from hrm.data.dataset import DatasetWriter, Rows
 from hrm.data.sources import SourceSpec
@@ -110,12 +111,16 @@ class TaskSpec(Spec, ABC):
         """
         return {}
 
-    def examine(self, answer: Answer, rows: Rows, vocabulary: list[str]) -> dict[str, float]:
-        """Metrics of a whole split that no sum over rows gives, or that take several passes of the model.
+    def predictions(self, answer: Answer, rows: Rows, vocabulary: list[str]) -> pa.Table | None:
+        """What a model does on a whole split where sums over rows do not tell, or one pass is not enough.
 
-        Called where it matters and not while training goes on: on the test split at a training's end, and by
+        Asked for where it matters and not while training goes on: on the test split at a training's end, and by
         `checkpoint evaluate`.
         """
+        return None
+
+    def judge(self, predictions: pa.Table) -> dict[str, float]:
+        """The metrics of predictions: a function of the table alone, so that stored ones can be judged again."""
         return {}
 
     def recipe(self) -> Self:

@@ -44,7 +44,7 @@ from hrm.tasks import IGNORE, Answer, Answers, Sums, TaskSpec
 NAMED = 20
 """How many tasks an error names."""
 ROWS_AT_ONCE = 6144
-"""Rows that the model is asked at once in an examination: whole batches of most sizes."""
+"""Rows that the model is asked at once: whole batches of most sizes."""
 
 
 class ArcSpec(TaskSpec):
@@ -154,11 +154,7 @@ class ArcSpec(TaskSpec):
         same_colours = ((found == true) | (true < BLACK)).all(axis=1)
         return {"exact_grid": (float((same_size & same_colours).sum()), float(len(answers)))}
 
-    def examine(self, answer: Answer, rows: Rows, vocabulary: list[str]) -> dict[str, float]:
-        """`pass_1`, `pass_2`, ... by vote, also without puzzle identifiers: see `hrm.data.arc_predictions.scores`."""
-        return scores(self.predictions(answer, rows))
-
-    def predictions(self, answer: Answer, rows: Rows) -> pa.Table:
+    def predictions(self, answer: Answer, rows: Rows, vocabulary: list[str]) -> pa.Table:
         """What the model predicts for all voting forms of a split's tasks (`hrm.data.arc_predictions.SCHEMA`): with
         their puzzle identifiers, then with 0."""
         originals = rows.gather(_first_puzzles(rows))
@@ -175,6 +171,10 @@ class ArcSpec(TaskSpec):
                     asked["puzzle_identifiers"] = np.zeros_like(asked["puzzle_identifiers"])
                 tables.append(self._table(stored, answer(asked), blank))
         return pa.concat_tables(tables)
+
+    def judge(self, predictions: pa.Table) -> dict[str, float]:
+        """`pass_1`, `pass_2`, ... by vote, also without puzzle identifiers: see `hrm.data.arc_predictions.scores`."""
+        return scores(predictions)
 
     def _table(self, stored: Columns, answers: Answers, blank: bool) -> pa.Table:
         """The predicted grids, turned and recoloured back; `stored`: the rows in form 0."""

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import pyarrow as pa
 from pydantic import Field, model_validator
 
 from hrm.data.dataset import SPLITS, DatasetWriter, Rows
@@ -160,12 +161,19 @@ class RedTeamSpec(TaskSpec):
         """Of the strategies, tactics and goals named after the opening turns, each told apart: the share foreseen."""
         return named_later(answers, vocabulary)
 
-    def examine(self, answer: Answer, rows: Rows, vocabulary: list[str]) -> dict[str, float]:
+    def predictions(self, answer: Answer, rows: Rows, vocabulary: list[str]) -> pa.Table:
         """What the model says on its own after the opening turns (or the prompt, if longer) of EXAMINED rows, evenly
-        spread: see `hrm.data.red_team_metrics.judge`."""
+        spread: `row`, `given` (words of the opening), `text` (all words)."""
         chosen = np.linspace(0, len(rows) - 1, min(EXAMINED, len(rows))).astype(np.int64)
         turns = max(OPENING, self.prompt_turns)
-        return judge(*continue_openings(answer, rows.gather(chosen), turns, vocabulary), vocabulary)
+        tokens, given = continue_openings(answer, rows.gather(chosen), turns, vocabulary)
+        texts = [" ".join(word for token in row if (word := vocabulary[token]) != PAD) for row in tokens.tolist()]
+        return pa.table({"row": chosen, "given": given, "text": texts})
+
+    def judge(self, predictions: pa.Table) -> dict[str, float]:
+        """See `hrm.data.red_team_metrics.judge`."""
+        texts, given = predictions["text"].to_pylist(), predictions["given"].to_pylist()
+        return judge((text.split(), count) for text, count in zip(texts, given, strict=True))
 
     @classmethod
     def smoke(cls) -> Self:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hrm.data.dataset import SPLITS, Dataset, Rows, build_dataset
+from hrm.data.predictions import read_predictions, write_predictions
 from hrm.spec import Spec, parse_spec
 from hrm.strict_yaml import read_yaml
 from hrm.tasks import IGNORE, Answers, TaskSpec
@@ -128,10 +129,18 @@ def test_metrics_of_halves_add_up_to_those_of_the_whole(spec: TaskSpec, dataset:
         assert weight == pytest.approx(sum(half[name][1] for half in halves)), name
 
 
-def test_a_whole_split_can_be_examined(spec: TaskSpec, dataset: Dataset) -> None:
-    found = spec.examine(perfect, dataset.split("test"), dataset.manifest.vocabulary)
+def test_predictions_of_a_whole_split_are_judged_from_a_file_as_from_memory(
+    spec: TaskSpec, dataset: Dataset, tmp_path: Path
+) -> None:
+    predictions = spec.predictions(perfect, dataset.split("test"), dataset.manifest.vocabulary)
+    if predictions is None:
+        pytest.skip("its metrics are sums over rows")
+    found = spec.judge(predictions)
     assert all(np.isfinite(value) for value in found.values())
     assert not set(found) & set(spec.metrics)
+    write_predictions(predictions, spec.model_dump_json(), tmp_path / "predictions.arrow")
+    again, recipe = read_predictions([tmp_path / "predictions.arrow"])
+    assert parse_spec(type(spec), json.loads(recipe), "recipe").judge(again) == found
 
 
 def test_a_form_is_a_function_of_its_number_and_the_first_is_the_row(spec: TaskSpec, dataset: Dataset) -> None:

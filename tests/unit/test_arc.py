@@ -234,7 +234,7 @@ def test_an_oracle_passes_by_vote_and_is_lost_without_identifiers(arc: Dataset) 
     task = arc.task
     assert isinstance(task, ArcSpec)
     for split in ("validation", "test"):
-        found = task.examine(oracle, arc.split(split), arc.manifest.vocabulary)
+        found = task.judge(task.predictions(oracle, arc.split(split), arc.manifest.vocabulary))
         names = [f"pass_{k}" for k in PASSES] + ["whole_tasks_2"]
         assert found == dict.fromkeys(names, 1.0) | {f"{name}_blank": 0.0 for name in names}
 
@@ -242,7 +242,7 @@ def test_an_oracle_passes_by_vote_and_is_lost_without_identifiers(arc: Dataset) 
 def test_every_different_form_votes_once_and_grids_come_back_as_they_are(arc: Dataset) -> None:
     task = arc.task
     assert isinstance(task, ArcSpec)
-    predictions = task.predictions(oracle, arc.split("test")).to_pylist()
+    predictions = task.predictions(oracle, arc.split("test"), arc.manifest.vocabulary).to_pylist()
     told = [row for row in predictions if not row["blank"]]
     forms: dict[int, list[int]] = {}
     for row in told:
@@ -260,15 +260,17 @@ def test_the_majority_of_forms_decides(tiny: Dataset) -> None:
         tokens = np.where((rows["forms"] % 4 == 3)[:, None], 2, answers.tokens)
         return Answers(rows, tokens, answers.losses, None)
 
-    predictions = TINY.predictions(right_in_most_forms, tiny.split("test"))
+    predictions = TINY.predictions(right_in_most_forms, tiny.split("test"), tiny.manifest.vocabulary)
     assert sum(row["correct"] for row in predictions.to_pylist()) == 2 * 6
     assert scores(predictions)["pass_1"] == 1.0
-    few = TINY.model_copy(update={"votes": 2}).predictions(right_in_most_forms, tiny.split("test"))
+    few = TINY.model_copy(update={"votes": 2}).predictions(
+        right_in_most_forms, tiny.split("test"), tiny.manifest.vocabulary
+    )
     assert few.num_rows == 2 * 2 * 2
 
 
 def test_the_train_split_can_be_examined_too(tiny: Dataset) -> None:
-    found = TINY.examine(oracle, tiny.split("train"), tiny.manifest.vocabulary)
+    found = TINY.judge(TINY.predictions(oracle, tiny.split("train"), tiny.manifest.vocabulary))
     assert found["pass_1"] == found["whole_tasks_2"] == 1.0
 
 

@@ -1,16 +1,14 @@
-"""The vote over predictions is a function of their table, and the table survives a file."""
+"""The vote over predictions is a function of their table."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from hrm.data.arc_predictions import SCHEMA, passed, read_predictions, scores, vote, write_predictions
-from hrm.errors import SpecError
+from hrm.data.arc_predictions import SCHEMA, passed, scores, vote
 
 
 def table(*rows: tuple[int, int, str, float], blank: bool = False) -> pa.Table:
@@ -67,22 +65,3 @@ def test_a_task_is_passed_by_the_share_of_its_test_inputs() -> None:
     assert found["whole_tasks_2"] == pytest.approx(2 / 3)
     assert found["pass_1_blank"] == found["pass_2_blank"] == found["whole_tasks_2_blank"] == pytest.approx(1 / 3)
     assert len(found) == 2 * 7
-
-
-def test_the_table_survives_a_file_and_votes_from_it_alone(tmp_path: Path) -> None:
-    predictions = pa.concat_tables([table((7, 0, RIGHT, 0.3), (7, 0, "", 0.1)), table((7, 0, "5", 0.2), blank=True)])
-    write_predictions(predictions, tmp_path / "predictions.arrow")
-    again = read_predictions(tmp_path / "predictions.arrow")
-    assert again.equals(predictions)
-    assert scores(again) == scores(predictions)
-
-
-def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
-    other = tmp_path / "other.arrow"
-    other.write_bytes(b"no arrow")
-    with pytest.raises(SpecError, match="cannot be read as predictions"):
-        read_predictions(other)
-    with pa.OSFile(str(other), "wb") as file, pa.ipc.new_file(file, pa.schema([("task", pa.int32())])) as sink:
-        sink.write_table(pa.table({"task": pa.array([1], pa.int32())}))
-    with pytest.raises(SpecError, match=r"must have the columns task, test, form, .* got task\."):
-        read_predictions(other)

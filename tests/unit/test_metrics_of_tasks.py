@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from hrm.context import LocalContext
@@ -31,14 +32,19 @@ class ScoredSudoku(SudokuSpec):
         assert answers.losses.shape == (len(answers),)
         return {"share_of_first_row": (float(answers.tokens[:, :4].size), answers.tokens.size), "of_no_row": (0.0, 0.0)}
 
-    def examine(self, answer: Answer, rows: Rows, vocabulary: list[str]) -> dict[str, float]:
+    def predictions(self, answer: Answer, rows: Rows, vocabulary: list[str]) -> pa.Table:
         columns = rows.gather(np.arange(len(rows)))
         answers = answer(columns)
         backwards = answer({name: values[::-1] for name, values in columns.items()})
+        moved = (backwards.tokens[::-1] != answers.tokens).any(1)
+        return pa.table({"loss": answers.losses, "cells": (columns["labels"] > 0).sum(1), "moved": moved})
+
+    def judge(self, predictions: pa.Table) -> dict[str, float]:
+        loss, cells, moved = (np.asarray(predictions[name]) for name in ("loss", "cells", "moved"))
         return {
-            "rows_seen": float(len(answers)),
-            "loss_again": float(answers.losses.sum() / (columns["labels"] > 0).sum()),
-            "rows_that_depend_on_their_place": float((backwards.tokens[::-1] != answers.tokens).any(1).sum()),
+            "rows_seen": float(len(predictions)),
+            "loss_again": float(loss.sum() / cells.sum()),
+            "rows_that_depend_on_their_place": float(moved.sum()),
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def other(*sorts: tuple[str, ...]) -> Change:
 
 
 def examined(dataset: Dataset, change: Change = str) -> dict[str, float]:
-    return SPEC.examine(Reciter(dataset, change), dataset.split("test"), dataset.manifest.vocabulary)
+    return SPEC.judge(SPEC.predictions(Reciter(dataset, change), dataset.split("test"), dataset.manifest.vocabulary))
 
 
 def test_a_perfect_model_gets_one_everywhere(dataset: Dataset) -> None:
@@ -107,7 +108,7 @@ def test_roles_out_of_order_are_not_well_formed(dataset: Dataset, change: dict[s
 
 def test_drafts_make_it_cheap(dataset: Dataset) -> None:
     reciter = Reciter(dataset)
-    SPEC.examine(reciter, dataset.split("test"), dataset.manifest.vocabulary)
+    SPEC.predictions(reciter, dataset.split("test"), dataset.manifest.vocabulary)
     assert reciter.passes <= 15  # of about 90 tokens
 
 
@@ -157,7 +158,7 @@ def test_a_longer_prompt_is_given_whole(tmp_path: Path) -> None:
         seen.append(columns["prefix_lengths"])
         return answers_of(columns, np.full(columns["inputs"].shape, vocabulary.index("<eos>")))
 
-    assert spec.examine(silent, stored, vocabulary)["well_formed"] == 0.0
+    assert spec.judge(spec.predictions(silent, stored, vocabulary))["well_formed"] == 0.0
     chosen = stored.gather(CHOSEN)
     _, given = continue_openings(silent, chosen, 4, vocabulary)
     assert (given == chosen["prefix_lengths"]).all()
@@ -179,7 +180,8 @@ def test_an_item_that_train_lacks_is_left_out(tmp_path: Path) -> None:
         def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
             return {name: values[indices] for name, values in unknown.items()}
 
-    metrics = SPEC.examine(lambda c: answers_of(c, rows[:, 1:]), Few(), vocabulary)  # type: ignore[arg-type]
+    few: Any = Few()
+    metrics = SPEC.judge(SPEC.predictions(lambda c: answers_of(c, rows[:, 1:]), few, vocabulary))
     assert [metrics[name] for name in GENERATED] == [1.0, 0.0, 1.0]
     assert metrics["coherence"] == 1.0
 
