@@ -16,6 +16,8 @@ BuildProgress = Callable[[str, int, int], None]
 """What is being made, how many are done, of how many."""
 WORTH_PROCESSES_SECONDS = 4.0
 """Work of less than this is done here: a process takes a second to start."""
+EVIDENCE_SECONDS = 0.2
+"""How long is worked here before that is guessed."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,8 +41,9 @@ def parallel_map(
 
     while done < len(items):
         yield counted(function(items[done]))
-        expected = (time.monotonic() - began) / done * (len(items) - done)
-        if processes > 1 and expected > WORTH_PROCESSES_SECONDS:
+        elapsed = time.monotonic() - began
+        expected = elapsed / done * (len(items) - done)
+        if processes > 1 and elapsed > EVIDENCE_SECONDS and expected > WORTH_PROCESSES_SECONDS:
             break
     if done == len(items):
         return
