@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hrm.errors import InfrastructureError, Problem, SpecError, TrialError
+from orchestrator.data_options import add_data_commands
 from orchestrator.signals import STOPPED
 
 DONE, TRIALS_FAILED, WRONG_INPUT, CLUSTER_FAILED = 0, 1, 2, 3
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         look.add_argument("name", nargs=None if name in ("stop", "clean") else "?", help="default: the newest sweep")
 
     _checkpoint_commands(commands)
+    add_data_commands(commands, _command)
     _command(commands, "list", _list, "list the sweeps of the storage")
     _command(commands, "doctor", _doctor, "examine this machine: every line with a verdict and the fix")
     schema = _command(commands, "schema", _schema, "print the JSON schema of a file, for editors")
@@ -110,7 +112,7 @@ def _experiment_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _checkpoint_commands(commands: Any) -> None:
-    """`checkpoint import`, `export`, `show`, `evaluate`."""
+    """`checkpoint import`, `export`, `show`, `evaluate`, `judge`."""
     text = "take weights from the original code, give them back to it, look at them"
     parser = commands.add_parser("checkpoint", help=text, description=text.capitalize() + ".")
     inside = parser.add_subparsers(required=True, metavar="command")
@@ -130,6 +132,11 @@ def _checkpoint_commands(commands: Any) -> None:
     look.add_argument("path", type=Path, help="the folder of a checkpoint")
     look.add_argument("--task", help="a recipe in datasets/, or the path of one (default: what it was trained on)")
     look.add_argument("--split", choices=("train", "validation", "test"), default="validation")
+    look.add_argument("--predictions", type=Path, help="keep what the model said in this file, for `judge`")
+    judge = _command(
+        inside, "judge", _checkpoint_judge, "measure stored predictions, several files together, without a model"
+    )
+    judge.add_argument("files", type=Path, nargs="+", help="files of `checkpoint evaluate --predictions`")
 
 
 def _original_options(parser: argparse.ArgumentParser, path: str) -> None:
@@ -220,6 +227,12 @@ def _checkpoint_evaluate(options: argparse.Namespace) -> int:
     from orchestrator.evaluation import evaluate_checkpoint
 
     return evaluate_checkpoint(options)
+
+
+def _checkpoint_judge(options: argparse.Namespace) -> int:
+    from orchestrator.evaluation import judge_predictions
+
+    return judge_predictions(options)
 
 
 def _checkpoint_show(options: argparse.Namespace) -> int:
