@@ -133,9 +133,7 @@ def _checkpoint_commands(commands: Any) -> None:
     look.add_argument("--task", help="a recipe in datasets/, or the path of one (default: what it was trained on)")
     look.add_argument("--split", choices=("train", "validation", "test"), default="validation")
     look.add_argument("--predictions", type=Path, help="keep what the model said in this file, for `judge`")
-    judge = _command(
-        inside, "judge", _checkpoint_judge, "measure stored predictions, several files together, without a model"
-    )
+    judge = _command(inside, "judge", _checkpoint_judge, "measure stored predictions, several files as one")
     judge.add_argument("files", type=Path, nargs="+", help="files of `checkpoint evaluate --predictions`")
 
 

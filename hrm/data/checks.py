@@ -86,8 +86,9 @@ class RowChecks:
         for owner, chunks in self._keys.items():
             if owner == split:
                 continue
-            chunks[:] = [np.concatenate(chunks)]
-            shared = np.flatnonzero(np.isin(keys, chunks[0]))
+            if len(chunks) > 1:
+                chunks[:] = [np.sort(np.concatenate(chunks))]
+            shared = np.flatnonzero(_are_in(chunks[0], keys))
             if shared.size and not self._allow_overlap:
                 raise self.refusal(
                     split,
@@ -95,7 +96,14 @@ class RowChecks:
                     f"(of {len(keys)} rows {shared.size}; `allow_overlap: true` takes them)",
                 )
             self.overlap[split] = self.overlap.get(split, 0) + shared.size
-        self._keys.setdefault(split, []).append(keys)
+        self._keys.setdefault(split, []).append(np.sort(keys))
+
+
+def _are_in(ordered: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Which of the keys are in a sorted array that is not empty."""
+    places = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
+    found: np.ndarray = ordered[places] == keys
+    return found
 
 
 def row_keys(inputs: np.ndarray, identifiers: np.ndarray | None) -> np.ndarray:
@@ -107,9 +115,7 @@ def row_keys(inputs: np.ndarray, identifiers: np.ndarray | None) -> np.ndarray:
         0, 2**63, inputs.shape[1] + 1, dtype=np.uint64
     )
     weights = weights * np.uint64(2) + np.uint64(1)
-    keys = np.zeros(len(inputs), dtype=np.uint64)
-    for column, weight in enumerate(weights[:-1]):
-        keys += inputs[:, column].astype(np.uint64) * weight
+    keys: np.ndarray = inputs.astype(np.uint64) @ weights[:-1]
     if identifiers is not None:
         keys += identifiers.astype(np.uint64) * weights[-1]
     return keys

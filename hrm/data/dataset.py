@@ -50,6 +50,7 @@ class Rows:
         puzzles = np.arange(self._starts[-1] + 1) if self._ends is None else self._ends
         groups = stored["group_indices"][0] if stored else puzzles
         self.puzzle_indices, self.group_indices = _boundaries_of_forms(puzzles, groups, forms)
+        self._sizes = None if self._ends is None else np.diff(self._ends)
 
     def __len__(self) -> int:
         return int(self._starts[-1]) * self._forms
@@ -68,10 +69,10 @@ class Rows:
 
     def _parted(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of rows as numbers of stored rows and of forms."""
-        if self._ends is None:
+        if self._ends is None or self._sizes is None:
             return indices // self._forms, indices % self._forms
         puzzles = np.searchsorted(self._ends, indices // self._forms, side="right") - 1
-        starts, sizes = self._ends[puzzles].astype(np.int64), np.diff(self._ends)[puzzles]
+        starts, sizes = self._ends[puzzles].astype(np.int64), self._sizes[puzzles]
         forms, places = np.divmod(indices - starts * self._forms, sizes)
         return starts + places, forms
 

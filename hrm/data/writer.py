@@ -22,6 +22,8 @@ from hrm.data.parallel import BuildProgress, Item, Result, parallel_map
 SPLITS = ("train", "validation", "test")
 """The splits that every dataset has: search reads validation, replicas report on test."""
 Columns = Mapping[str, np.ndarray]
+BATCH_BYTES = 1 << 25
+"""Of a record batch, at least: what a writer holds beside a chunk."""
 
 
 class DatasetWriter:
@@ -177,7 +179,7 @@ def _smallest(limit: int) -> type[np.signedinteger[Any]]:
 def _write_arrow(path: Path, chunks: Iterable[dict[str, np.ndarray]]) -> None:
     sink = None
     with path.open("wb") as file:
-        for arrays in chunks:
+        for arrays in _batched(chunks):
             columns = {name: _arrow_column(values) for name, values in sorted(arrays.items())}
             batch = pa.RecordBatch.from_pydict(columns)
             sink = sink or pa.ipc.new_file(file, batch.schema)
@@ -186,6 +188,24 @@ def _write_arrow(path: Path, chunks: Iterable[dict[str, np.ndarray]]) -> None:
             sink.close()
         file.flush()
         os.fsync(file.fileno())
+
+
+def _batched(chunks: Iterable[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+    """Chunks of equal columns as fewer, larger ones: a reader goes through the batches that its rows are in."""
+    held: list[dict[str, np.ndarray]] = []
+    size = 0
+    for arrays in chunks:
+        held.append(arrays)
+        size += sum(values.nbytes for values in arrays.values())
+        if size >= BATCH_BYTES:
+            yield _concatenated(held)
+            held, size = [], 0
+    if held:
+        yield _concatenated(held)
+
+
+def _concatenated(chunks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 def _arrow_column(values: np.ndarray) -> pa.Array:

@@ -26,7 +26,6 @@ from hrm.tasks import Answers, Sums, TaskSpec
 PAD, BLANK = 0, 1
 DIFFICULTIES = (("0", 0, 0), ("1_to_9", 1, 9), ("10_to_99", 10, 99), ("100_plus", 100, 2**31))
 """Name, least and most guesses of the puzzles that `exact_accuracy_guesses_NAME` is about."""
-_PUZZLES_PER_CHUNK = 64
 _ROWS_IN_CACHE = 512
 
 
@@ -201,8 +200,9 @@ class SudokuSpec(TaskSpec):
     def _stored_forms(self, columns: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         """Every form of the first puzzle, then of the second: in the order in which they would be made when read."""
         forms = self.augmentations + 1
-        for start in range(0, self.num_train, _PUZZLES_PER_CHUNK):
-            own = {name: values[start : start + _PUZZLES_PER_CHUNK] for name, values in columns.items()}
+        at_once = max(1, _ROWS_IN_CACHE // forms)
+        for start in range(0, self.num_train, at_once):
+            own = {name: values[start : start + at_once] for name, values in columns.items()}
             count = len(own["inputs"])
             rows = {name: np.repeat(values, forms, axis=0) for name, values in own.items()}
             yield self.form(rows, np.tile(np.arange(forms), count))
