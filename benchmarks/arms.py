@@ -107,8 +107,8 @@ class RowsSpec(TaskSpec):
         for split, rows in (("train", self.num_rows), ("validation", 8), ("test", 8)):
             inputs = random.integers(1, 11, (rows, self.sequence_length))
             identifiers = np.zeros(rows, dtype=np.int32)
-            labels = inputs * 3 % 11
-            writer.write_split(split, {"inputs": inputs, "labels": labels, "puzzle_identifiers": identifiers})
+            columns: dict[str, np.ndarray] = {"inputs": inputs, "labels": inputs * 3 % 11}
+            writer.write_split(split, {**columns, "puzzle_identifiers": identifiers})
 
     def render(self, tokens: list[int], vocabulary: list[str]) -> str:
         return " ".join(vocabulary[token] for token in tokens)
