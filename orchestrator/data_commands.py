@@ -5,21 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from analysis.numbers import duration
 from hrm.data.dataset import Dataset, build_dataset
 from hrm.data.manifest import DatasetManifest
 from hrm.data.original_export import export_original_folder
-from hrm.data.parallel import BuildProgress
 from hrm.errors import Problem, SpecError
+from orchestrator.build_progress import build_progress
 from orchestrator.data_names import (
     built_folders,
     folder_meant,
@@ -37,7 +34,7 @@ def build(options: argparse.Namespace) -> int:
     root = options.storage / "data"
     was_there = (root / folder_of(spec)).is_dir()
     began = time.monotonic()
-    with _progress() as progress:
+    with build_progress() as progress:
         dataset = build_dataset(spec, root, progress)
     seconds = time.monotonic() - began
     facts = {**_facts(dataset), "built": not was_there, "seconds": round(seconds, 3)}
@@ -106,7 +103,7 @@ def export(options: argparse.Namespace) -> int:
     output: Path = options.output
     if output.exists():
         raise SpecError(Problem(str(output), "is there already", "Remove it, or give another --output"))
-    with _progress() as progress:
+    with build_progress() as progress:
         if directory := folder_named(options.name, options.storage):
             dataset = open_folder(directory)
         else:
@@ -123,25 +120,6 @@ def export(options: argparse.Namespace) -> int:
     left_out = f"; the format has no place for {', '.join(facts['left_out'])}" if facts["left_out"] else ""
     print(f"{output}: {rows} rows{left_out}")
     return 0
-
-
-@contextmanager
-def _progress() -> Iterator[BuildProgress | None]:
-    """Bars on a terminal, on standard error; elsewhere nothing."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=None)
-            bars.update(tasks[what], completed=done, total=total or None)
-
-        yield progress
 
 
 def _facts(dataset: Dataset) -> dict[str, Any]:

@@ -16,16 +16,16 @@ from rich.table import Table as Grid
 from analysis.records import ArmCost
 from analysis.tables import Table, costs_notes, costs_table
 from hrm.data.dataset import build_dataset, open_dataset
-from hrm.data.parallel import BuildProgress
 from hrm.errors import Problem, SpecError
 from hrm.tasks import TaskSpec
+from orchestrator.build_progress import build_progress
 from orchestrator.costs import arm_costs
 from orchestrator.experiment import Experiment, load_experiment
 from orchestrator.matching import check_match, how_well, reference_arm
 from orchestrator.starts import check_starts
 
 
-def with_data(experiment: Experiment, root: Path, progress: BuildProgress | None = None) -> Experiment:
+def with_data(experiment: Experiment, root: Path) -> Experiment:
     """The experiment with its data built, where every task and trial names the rows by their fingerprint.
 
     Raises SpecError with all recipes that cannot be built.
@@ -34,7 +34,8 @@ def with_data(experiment: Experiment, root: Path, progress: BuildProgress | None
     tasks: dict[str, TaskSpec] = {}
     for name, task in experiment.tasks.items():
         try:
-            tasks[name] = build_dataset(task, root, progress).task
+            with build_progress() as progress:
+                tasks[name] = build_dataset(task, root, progress).task
         except SpecError as error:
             problems += error.problems
         except OSError as error:
