@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from hrm.context import TrainContext
 from hrm.data.dataset import Dataset
+from hrm.data.predictions import write_predictions
 from hrm.models import Model, Rows
 from hrm.nn.draws import Draws
 from hrm.nn.losses import cross_entropy
@@ -67,10 +69,16 @@ def predict(model: Model, dataset: Dataset, split: str, trial: TrialSpec, contex
     return trial.task.predictions(answer, dataset.split(split), dataset.manifest.vocabulary)
 
 
-def examine(model: Model, dataset: Dataset, split: str, trial: TrialSpec, context: TrainContext) -> dict[str, float]:
-    """The metrics of the model's predictions on a whole split, for tasks that have such."""
+def judge(
+    model: Model, dataset: Dataset, split: str, trial: TrialSpec, context: TrainContext, keep: Path | None
+) -> dict[str, float]:
+    """The metrics of the model's predictions for a whole split, which are kept as a file; none for a task without."""
     predictions = predict(model, dataset, split, trial, context)
-    return {} if predictions is None else trial.task.judge(predictions)
+    if predictions is None:
+        return {}
+    if keep is not None and context.rank == 0:
+        write_predictions(predictions, dataset.task, keep)
+    return trial.task.judge(predictions)
 
 
 def to_device(columns: Mapping[str, np.ndarray], device: torch.device) -> Rows:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from hrm.context import TrainContext
 from hrm.data.dataset import Dataset, open_dataset
 from hrm.data.order import row_order
 from hrm.errors import SpecError, TrialError
-from hrm.evaluate import evaluate, examine, to_device
+from hrm.evaluate import evaluate, judge, to_device
 from hrm.models import Rows
 from hrm.nn.draws import Draws
 from hrm.nn.puzzle_table import PuzzleTable
@@ -240,9 +240,12 @@ class Training:
         self.save()
         return state.last_report
 
-    def _evaluate(self, split: str, look: Callable[..., dict[str, float]] = evaluate) -> dict[str, float]:
+    def _evaluate(self, split: str, whole: bool = False) -> dict[str, float]:
+        """Metrics; with `whole` also those of the predictions for the whole split, which are kept beside the trial."""
+        at_hand = self.state.model, self.dataset, split, self.trial, self.context
+        keep = self.context.trial_directory / f"predictions.{split}.arrow"
         with self.state.with_evaluation_weights():
-            return look(self.state.model, self.dataset, split, self.trial, self.context)
+            return evaluate(*at_hand) | (judge(*at_hand, keep) if whole else {})
 
     def save(self) -> None:
         """Write a checkpoint of this moment; keep it, the one before it and the best one, remove the others."""
@@ -279,7 +282,7 @@ class Training:
         measured = None
         if test:
             best = self._load(best)
-            measured = {**self._evaluate("test"), **self._evaluate("test", examine)}
+            measured = self._evaluate("test", whole=True)
         return TrialResult(self.state.progress, best.step, best.checkpoint, best.validation, measured)
 
     def _load(self, best: Best) -> Best:

@@ -128,7 +128,7 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
         "dataset": str(dataset.directory),
         "kind": manifest.name,
         "rows": manifest.rows,
-        "forms": {split: task.forms(split) if task else 1 for split in manifest.rows},
+        "forms": {split: task.forms(split) for split in manifest.rows},
         "vocab_size": manifest.vocab_size,
         "sequence_length": manifest.sequence_length,
         "num_puzzle_identifiers": manifest.num_puzzle_identifiers,

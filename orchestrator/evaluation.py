@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 from hrm.checkpoint import Checkpoint, open_checkpoint
 from hrm.context import LocalContext
 from hrm.data.dataset import build_dataset
-from hrm.data.predictions import read_predictions, write_predictions
+from hrm.data.parallel import usable_cpus
+from hrm.data.predictions import read_predictions
 from hrm.errors import Problem, SpecError
-from hrm.evaluate import evaluate, predict
+from hrm.evaluate import evaluate, judge
 from hrm.loading import load_model
 from hrm.resolve import resolve, resumed, take_effect
 from hrm.spec import parse_spec
+from hrm.tasks import TaskSpec
 from hrm.trial import TrialSpec, refusals
 from orchestrator.recipes import named_tasks, task_of
 
@@ -30,9 +30,11 @@ def evaluate_checkpoint(options: argparse.Namespace) -> int:
     trial = _trial(checkpoint, options)
     if problems := refusals(trial, place):
         raise SpecError(*problems)
+    if options.predictions is not None:
+        _refuse_to_keep_nothing(trial.task, options.predictions)
     data = options.storage.resolve() / "data"
     dataset = build_dataset(trial.task, data)
-    context = LocalContext(options.path, data, threads=len(os.sched_getaffinity(0)), compile="never")
+    context = LocalContext(options.path, data, threads=usable_cpus(), compile="never")
     resolved = resolve(trial, dataset.shape, context)
     if trained := checkpoint.manifest.get("resolved"):
         resolved = resumed(trained, resolved) | {"threads": context.threads, "compiled": False}
@@ -40,11 +42,7 @@ def evaluate_checkpoint(options: argparse.Namespace) -> int:
     model = load_model(checkpoint, dataset.shape, place)
     model.configure(getattr(torch, resolved["precision"]), resolved["attention"])
     metrics = evaluate(model, dataset, options.split, trial, context)
-    predictions = predict(model, dataset, options.split, trial, context)
-    if predictions is not None:
-        metrics |= trial.task.judge(predictions)
-    if options.predictions is not None:
-        _keep(predictions, trial, options.predictions)
+    metrics |= judge(model, dataset, options.split, trial, context, keep=options.predictions)
     if options.json:
         print(json.dumps({"checkpoint": place, "task": trial.task.kind, "split": options.split, "metrics": metrics}))
     else:
@@ -64,11 +62,10 @@ def judge_predictions(options: argparse.Namespace) -> int:
     return 0
 
 
-def _keep(predictions: pa.Table | None, trial: TrialSpec, path: Path) -> None:
-    if predictions is None:
-        rule = f"{trial.task.kind} is measured by sums over rows and keeps no predictions"
+def _refuse_to_keep_nothing(task: TaskSpec, path: Path) -> None:
+    if type(task).predictions is TaskSpec.predictions:
+        rule = f"{task.kind} is measured by sums over rows and keeps no predictions"
         raise SpecError(Problem(f"--predictions {path}", rule, "Leave it out"))
-    write_predictions(predictions, trial.task.model_dump_json(), path)
 
 
 def _listed(metrics: dict[str, float]) -> str:

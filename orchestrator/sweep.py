@@ -26,6 +26,7 @@ from orchestrator.experiment import Experiment, ExperimentSpec
 from orchestrator.importance import importances
 from orchestrator.ledger import Ledger
 from orchestrator.matching import how_well, reference_arm
+from orchestrator.recipes import task_of
 from orchestrator.signals import stop_on_signals
 from orchestrator.store import SweepStore
 from orchestrator.trackers.mirror import Mirror
@@ -77,7 +78,7 @@ def run_sweep(
     store.open()
     try:
         view.waiting("Building the data")
-        experiment = with_data(experiment, store.data_root)
+        experiment = with_data(_as_it_began(experiment, store), store.data_root)
         record = _sweep_record(experiment, store)
         view.measured(how_well(record.costs, reference_arm(experiment.spec), experiment.spec.budget))
         check_disk(experiment, store)
@@ -97,6 +98,29 @@ def run_sweep(
         return SweepOutcome(report, store.directory, ledger.is_complete(), gave_up, failed, notes)
     finally:
         store.close()
+
+
+def _as_it_began(experiment: Experiment, store: SweepStore) -> Experiment:
+    """The experiment; of a sweep that goes on with the digests that its sources had, so that it does not need them."""
+    if not store.exists():
+        return experiment
+    began = {name: task_of(facts["recipe"], name) for name, facts in store.read_sweep().datasets.items()}
+    tasks = {
+        name: began[name] if name in began and _undigested(began[name]) == _undigested(task) else task
+        for name, task in experiment.tasks.items()
+    }
+    return replace(experiment, tasks=tasks)
+
+
+def _undigested(task: TaskSpec) -> Any:
+    """What the recipe's file says, without what was found out about the data."""
+
+    def without(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: without(inner) for key, inner in value.items() if key not in ("sha256", "fingerprint")}
+        return [without(inner) for inner in value] if isinstance(value, list) else value
+
+    return without(task.model_dump(mode="json"))
 
 
 def _sweep_record(experiment: Experiment, store: SweepStore) -> SweepRecord:

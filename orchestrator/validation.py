@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table as Grid
 
@@ -17,7 +18,7 @@ from analysis.records import ArmCost
 from analysis.tables import Table, costs_notes, costs_table
 from hrm.data.dataset import build_dataset, open_dataset
 from hrm.errors import Problem, SpecError
-from hrm.tasks import TaskSpec
+from hrm.tasks import Answers, TaskSpec
 from orchestrator.build_progress import build_progress
 from orchestrator.costs import arm_costs
 from orchestrator.experiment import Experiment, load_experiment
@@ -55,6 +56,7 @@ def check_built(experiment: Experiment, data_root: Path) -> list[ArmCost]:
     check_starts(experiment.arms, data_root)
     _check_tables(experiment, data_root)
     _check_documents(experiment, data_root)
+    _check_objective(experiment, data_root)
     costs = arm_costs(experiment, data_root)
     check_match(experiment, costs, data_root)
     return costs
@@ -86,6 +88,22 @@ def _check_documents(experiment: Experiment, data_root: Path) -> None:
             problems += [] if problem is None else [replace(problem, place=f"arms.{arm.name}: {problem.place}")]
     if problems:
         raise SpecError(*dict.fromkeys(problems))
+
+
+def _check_objective(experiment: Experiment, data_root: Path) -> None:
+    """Raises SpecError for an objective that nothing in a validation split measures."""
+    metric, problems = experiment.spec.objective.metric, []
+    for name, task in experiment.tasks.items():
+        if metric in task.metrics:
+            dataset = open_dataset(task, data_root)
+            rows = dataset.split("validation")
+            columns = rows.gather(np.arange(len(rows)))
+            answers = Answers(columns, columns["labels"], np.zeros(len(rows)), None)
+            if not task.score(answers, dataset.manifest.vocabulary)[metric][1]:
+                rule = f"is measured on no row of the validation split of {name}, got {metric!r}"
+                problems.append(Problem("objective.metric", rule, "Take another metric"))
+    if problems:
+        raise SpecError(*problems)
 
 
 def validate(options: argparse.Namespace) -> int:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from hrm.data.keys import row_keys
 from hrm.errors import Problem, SpecError
 
-IGNORE = -100  # hrm.tasks.IGNORE; that module imports this one
+IGNORE = -100
+"""The label of a position that is not scored (padding, prompts)."""
 
 
 class RowChecks:
@@ -19,7 +21,7 @@ class RowChecks:
         self._allow_overlap = allow_overlap
         self._keys: dict[str, list[np.ndarray]] = {}
         self.overlap: dict[str, int] = {}
-        """Split -> how many of its rows an earlier split holds too."""
+        """Split -> how many of its rows a split that was written before holds too."""
 
     def refusal(self, split: str, rule: str) -> SpecError:
         """The error for rows that break a rule."""
@@ -82,20 +84,24 @@ class RowChecks:
             raise self.refusal(split, f"{rule}, the first is {first + again[0]}")
 
     def _claim(self, split: str, arrays: Mapping[str, np.ndarray], first: int) -> None:
-        keys = row_keys(arrays["inputs"], arrays.get("puzzle_identifiers"))
+        keys = row_keys(0, *(arrays[name] for name in ("inputs", "puzzle_identifiers") if name in arrays))
+        taken = np.zeros(len(keys), dtype=bool)
         for owner, chunks in self._keys.items():
             if owner == split:
                 continue
             if len(chunks) > 1:
                 chunks[:] = [np.sort(np.concatenate(chunks))]
-            shared = np.flatnonzero(_are_in(chunks[0], keys))
+            found = _are_in(chunks[0], keys)
+            shared = np.flatnonzero(found)
             if shared.size and not self._allow_overlap:
                 raise self.refusal(
                     split,
                     f"a row may be in one split only; row {first + shared[0]} is in {owner!r} too "
                     f"(of {len(keys)} rows {shared.size}; `allow_overlap: true` takes them)",
                 )
-            self.overlap[split] = self.overlap.get(split, 0) + shared.size
+            taken |= found
+        if taken.any():
+            self.overlap[split] = self.overlap.get(split, 0) + int(taken.sum())
         self._keys.setdefault(split, []).append(np.sort(keys))
 
 
@@ -104,18 +110,3 @@ def _are_in(ordered: np.ndarray, keys: np.ndarray) -> np.ndarray:
     places = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
     found: np.ndarray = ordered[places] == keys
     return found
-
-
-def row_keys(inputs: np.ndarray, identifiers: np.ndarray | None) -> np.ndarray:
-    """[N] uint64: a number for each row (its inputs and its puzzle identifier), equal for equal rows.
-
-    A sum with random odd weights: two of a million different rows have one number once in forty million datasets.
-    """
-    weights = np.random.Generator(np.random.Philox(key=20260101)).integers(
-        0, 2**63, inputs.shape[1] + 1, dtype=np.uint64
-    )
-    weights = weights * np.uint64(2) + np.uint64(1)
-    keys: np.ndarray = inputs.astype(np.uint64) @ weights[:-1]
-    if identifiers is not None:
-        keys += identifiers.astype(np.uint64) * weights[-1]
-    return keys

@@ -62,9 +62,12 @@ class Rows:
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The rows at `indices` [B], in that order, as int32 copies: column -> [B, S] or [B]. Raises IndexError."""
+        indices = np.asarray(indices)
+        if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
+            raise IndexError(f"rows must be >= 0 and < {len(self)}, got {indices.min()}..{indices.max()}")
         if self._make_forms is None or self._forms == 1:
             return self._stored(indices)
-        stored, forms = self._parted(np.asarray(indices))
+        stored, forms = self._parted(indices)
         return self._make_forms(self._stored(stored), forms)
 
     def _parted(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -79,9 +82,6 @@ class Rows:
     def _stored(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         if len(self._batches) == 1:
             return {name: column[indices].astype(np.int32) for name, column in self._batches[0].items()}
-        indices = np.asarray(indices)
-        if indices.size and (indices.max() >= self._starts[-1] or indices.min() < 0):
-            raise IndexError(f"rows must be >= 0 and < {self._starts[-1]}, got {indices.min()}..{indices.max()}")
         owners = np.searchsorted(self._starts, indices, side="right") - 1
         result = {
             name: np.empty((len(indices), *column.shape[1:]), np.int32) for name, column in self._batches[0].items()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hrm.data.checks import IGNORE
 from hrm.data.dataset import SPLITS, Dataset, Rows
 from hrm.data.original_folder import (
     BLANK_IDENTIFIER,
@@ -104,8 +105,6 @@ class _SplitExport:
         return len(self.rows)
 
     def _labels(self, labels: np.ndarray, first: int) -> np.ndarray:
-        from hrm.tasks import IGNORE
-
         scored = np.flatnonzero((labels == PAD).any(axis=1))
         if scored.size:
             rule = f"row {first + scored[0]} scores token 0, which is what the original does not score"

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from hrm.data.checks import IGNORE
 from hrm.errors import Problem, SpecError
 from hrm.spec import parse_spec
 
@@ -103,8 +104,6 @@ class OriginalSplit:
 
     def _rows(self, rows: Indices) -> dict[str, np.ndarray]:
         """Rows in ascending order."""
-        from hrm.tasks import IGNORE  # hrm.tasks imports hrm.data
-
         columns: dict[str, np.ndarray] = {}
         cuts = np.searchsorted(rows, self._starts)
         for name, parts in self._columns.items():

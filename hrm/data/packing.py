@@ -14,11 +14,12 @@ from itertools import islice
 
 import numpy as np
 
+from hrm.data.checks import IGNORE
+
 OPEN_ROWS = 64
 """Rows that packing keeps open at once, so that memory stays flat and a short document finds a gap."""
 CHUNK = 1 << 20
 """Positions of the rows that are handed on together."""
-_IGNORE = -100  # hrm.tasks.IGNORE; hrm.tasks imports the modules that use this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Span:
 def windows(document: TokenizedDocument, length: int) -> Iterator[Span]:
     """The document in stretches of at most `length` positions, those left out that score nothing."""
     scored = document.scored[1:]
-    labels = np.where(scored, document.tokens[1:], _IGNORE).astype(np.int32)
+    labels = np.where(scored, document.tokens[1:], IGNORE).astype(np.int32)
     num_bytes = np.where(scored, document.num_bytes[1:], 0)
     for start in range(0, len(labels), length):
         part = slice(start, start + length)
@@ -84,7 +85,7 @@ def chunks(
     while batch := list(islice(remaining, max(1, CHUNK // length))):
         columns = {
             "inputs": np.full((len(batch), length), pad, dtype=np.int32),
-            "labels": np.full((len(batch), length), _IGNORE, dtype=np.int32),
+            "labels": np.full((len(batch), length), IGNORE, dtype=np.int32),
             "num_bytes": np.array([sum(span.num_bytes for span in row) for row in batch], dtype=np.int32),
         }
         if documents:

@@ -23,6 +23,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def usable_cpus() -> int:
+    """The CPUs that this process may use; where the system does not say, all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def parallel_map(
     function: Callable[[Item], Result], items: Sequence[Item], what: str, progress: BuildProgress | None = None
 ) -> Iterator[Result]:
@@ -30,7 +35,7 @@ def parallel_map(
 
     The first items are worked on here, and tell whether the rest is worth processes.
     """
-    began, processes, done = time.monotonic(), len(os.sched_getaffinity(0)), 0
+    began, processes, done = time.monotonic(), usable_cpus(), 0
 
     def counted(result: Result) -> Result:
         nonlocal done

@@ -5,25 +5,31 @@ The file is Arrow and holds the recipe, so that it can be judged again, alone or
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from hrm.errors import Problem, SpecError
 
+if TYPE_CHECKING:
+    from hrm.tasks import TaskSpec
+
 _RECIPE = b"recipe"
 
 
-def write_predictions(predictions: pa.Table, recipe: str, path: Path) -> None:
-    """Write a table and the recipe (JSON) of the task that it is about."""
+def write_predictions(predictions: pa.Table, task: TaskSpec, path: Path) -> None:
+    """Write a table, and what it is about: the recipe as its hash covers it."""
+    recipe = json.dumps(task.canonical(), sort_keys=True)
     table = predictions.replace_schema_metadata({_RECIPE: recipe.encode()})
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as sink:
         sink.write_table(table)
 
 
 def read_predictions(paths: Sequence[Path]) -> tuple[pa.Table, str]:
-    """The rows of all files, one after the other, and their recipe.
+    """The rows of all files, one after the other, and their recipe (JSON).
 
     Raises SpecError for a file that holds no predictions, and for predictions about different tasks.
     """

@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from hrm.data.checks import IGNORE
 from hrm.data.red_team_turns import (
     END,
     GOALS,
@@ -26,7 +27,6 @@ from hrm.data.red_team_turns import (
     TACTICS,
     UNKNOWN,
 )
-from hrm.tasks import IGNORE
 
 Rule = Literal["too_short", "repeated_turn", "wrong_item"]
 RULES: dict[Rule, str] = {

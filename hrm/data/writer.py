@@ -97,7 +97,7 @@ class DatasetWriter:
         lengths = {split: length for split, (_, length) in self._shapes.items()}
         if len(set(lengths.values())) > 1:
             raise self._checks.refusal("all splits", f"rows must have one sequence length, got {lengths}")
-        overlap = {"rows_in_an_earlier_split": found} if any((found := self._checks.overlap).values()) else {}
+        overlap = {"rows_in_an_earlier_split": found} if (found := self._checks.overlap) else {}
         manifest = DatasetManifest(
             schema=SCHEMA,
             name=str(self._recipe["kind"]),

@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import pyarrow as pa
 
+from hrm.data.checks import IGNORE
 from hrm.data.dataset import DatasetWriter, Rows
 from hrm.data.sources import SourceSpec
 from hrm.spec import Spec
 
-IGNORE = -100
-"""The label of a position that is not scored (padding, prompts)."""
+__all__ = ["IGNORE", "Answer", "Answers", "Sums", "TaskShape", "TaskSpec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class TaskSpec(Spec, ABC):
     """Rows that are in two splits are refused; true: they are counted in the facts instead."""
     fingerprint: str | None = None
     """Of the built rows: a build or a worker that has others is refused. A sweep fills it in, so that what is trained
-    on is part of every trial's id."""
+    on is part of every trial's id; in a recipe's file it pins what was built."""
 
     @abstractmethod
     def build(self, writer: DatasetWriter) -> None:

@@ -138,7 +138,7 @@ def test_predictions_of_a_whole_split_are_judged_from_a_file_as_from_memory(
     found = spec.judge(predictions)
     assert all(np.isfinite(value) for value in found.values())
     assert not set(found) & set(spec.metrics)
-    write_predictions(predictions, spec.model_dump_json(), tmp_path / "predictions.arrow")
+    write_predictions(predictions, spec, tmp_path / "predictions.arrow")
     again, recipe = read_predictions([tmp_path / "predictions.arrow"])
     assert parse_spec(type(spec), json.loads(recipe), "recipe").judge(again) == found
 

@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from hrm.context import LocalContext
-from hrm.data.dataset import DatasetWriter, build_dataset
+from hrm.data.dataset import DatasetWriter, Rows, build_dataset
 from hrm.models import ModelSpec
 from hrm.models.hrm import HRMSpec
 from hrm.models.trm import TRMSpec
 from hrm.nn.halting import HaltingSpec
 from hrm.optim.adamw import AdamWSpec
-from hrm.tasks import IGNORE, TaskSpec
+from hrm.tasks import IGNORE, Answer, Answers, Sums, TaskSpec
 from hrm.train import Training
 from hrm.trial import BudgetSpec, TrialSpec
 from orchestrator.slot import SlotContext
@@ -48,6 +49,22 @@ class PuzzlesSpec(TaskSpec):
             labels[:, 0] = inputs[:, 0]
             columns = {"inputs": inputs, "labels": labels, "puzzle_identifiers": np.arange(len(mine)) // 4 % 6}
             writer.write_split(split, columns)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("first_tokens",)
+
+    def score(self, answers: Answers, vocabulary: list[str]) -> Sums:
+        right = answers.tokens[:, 0] == answers.rows["labels"][:, 0]
+        return {"first_tokens": (float(right.sum()), len(answers))}
+
+    def predictions(self, answer: Answer, rows: Rows, vocabulary: list[str]) -> pa.Table:
+        answers = answer(rows.gather(np.arange(len(rows))))  # of three rows: two workers have unequal shares
+        return pa.table({"loss": answers.losses, "confidence": answers.confidence, "row": np.arange(len(rows))})
+
+    def judge(self, predictions: pa.Table) -> dict[str, float]:
+        names = ("loss", "confidence")
+        return {f"{name}_of_{row['row']}": row[name] for row in predictions.to_pylist() for name in names}
 
     def render(self, tokens: list[int], vocabulary: list[str]) -> str:
         return "".join(vocabulary[token] for token in tokens)
@@ -110,6 +127,7 @@ def trained(spec: TrialSpec, context: LocalContext) -> dict[str, Any]:
         "halted": torch.stack(halted),
         "tensors": {**training.state.model.state_dict(), **tensors},
         "validation": training._evaluate("validation"),
+        "test": training._evaluate("test", whole=True),
     }
 
 
@@ -155,6 +173,8 @@ def test_workers_give_the_losses_metrics_and_weights_of_one(
             assert step == pytest.approx(wanted, rel=1e-5, abs=1e-7), f"{name}, step {number}"
         assert found[name]["examples"] == expected["examples"]
         assert torch.equal(found[name]["halted"], expected["halted"])
-        assert found[name]["validation"] == pytest.approx(expected["validation"], rel=1e-5)
+        for split in ("validation", "test"):
+            assert found[name][split] == pytest.approx(expected[split], rel=1e-5, abs=1e-7)
+        assert {"first_tokens", "loss_of_2", "confidence_of_0"} <= expected["test"].keys()
         for key, tensor in expected["tensors"].items():
             assert float((found[name]["tensors"][key] - tensor).norm()) <= 1e-5 * float(tensor.norm()), key

@@ -11,7 +11,7 @@ import pytest
 
 from hrm.context import LocalContext
 from hrm.data.dataset import Rows, build_dataset
-from hrm.evaluate import METRICS, evaluate, examine
+from hrm.evaluate import METRICS, evaluate, judge
 from hrm.tasks import Answer, Answers, Sums
 from hrm.tasks.sudoku import SudokuSpec
 from hrm.train import Training
@@ -64,7 +64,7 @@ def test_sums_over_all_rows_are_metrics_and_those_without_weight_are_left_out(tr
 
 def test_a_whole_split_is_answered_as_it_is_evaluated(training: Training) -> None:
     at_hand = training.state.model, training.dataset, "test", training.trial, training.context
-    found = examine(*at_hand)
+    found = judge(*at_hand, keep=None)
     assert found["rows_seen"] == training.dataset.manifest.rows["test"]
     assert found["loss_again"] == pytest.approx(evaluate(*at_hand)["loss"])
     assert found["rows_that_depend_on_their_place"] == 0

@@ -18,7 +18,7 @@ from hrm.train import train
 from orchestrator.cli import main
 from tests.conftest import TINY_TRANSFORMER, MakeTrial
 
-RECIPE = RedTeamSpec.smoke().model_dump_json()
+TASK = RedTeamSpec.smoke()
 RIGHT, WRONG = (
     "<system> jailbreak <user> ok <assistant> jailbreak",
     "<system> jailbreak <user> ok <assistant> evasion_techniques",
@@ -31,8 +31,8 @@ def conversations(*texts: str) -> pa.Table:
 
 def test_several_files_are_judged_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [tmp_path / "one.arrow", tmp_path / "two.arrow"]
-    write_predictions(conversations(RIGHT), RECIPE, files[0])
-    write_predictions(conversations(WRONG, WRONG, RIGHT), RECIPE, files[1])
+    write_predictions(conversations(RIGHT), TASK, files[0])
+    write_predictions(conversations(WRONG, WRONG, RIGHT), TASK, files[1])
     assert main(["checkpoint", "judge", *map(str, files), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["predictions"] == 4
@@ -50,15 +50,19 @@ def test_what_evaluate_keeps_is_judged_as_it_was_measured(
     kept = tmp_path / "kept.arrow"
     assert main(["checkpoint", "evaluate", str(folder), "--predictions", str(kept), *storage]) == 0
     measured = json.loads(capsys.readouterr().out)["metrics"]
-    assert main(["checkpoint", "judge", str(kept), "--json"]) == 0
+    (tmp_path / "again.yaml").write_text(TASK.model_dump_json())
+    again = ["--task", str(tmp_path / "again.yaml"), "--predictions", str(tmp_path / "again.arrow")]
+    assert main(["checkpoint", "evaluate", str(folder), *again, *storage]) == 0
+    capsys.readouterr()
+    assert main(["checkpoint", "judge", str(kept), str(tmp_path / "again.arrow"), "--json"]) == 0
     judged = json.loads(capsys.readouterr().out)["metrics"]
     assert "coherence" in judged
     assert measured | judged == measured
 
 
 def test_predictions_about_different_tasks_are_not_mixed(tmp_path: Path) -> None:
-    for name, recipe in (("one", RECIPE), ("two", SudokuSpec.smoke().model_dump_json())):
-        write_predictions(conversations(RIGHT), recipe, tmp_path / name)
+    for name, task in (("one", TASK), ("two", SudokuSpec.smoke())):
+        write_predictions(conversations(RIGHT), task, tmp_path / name)
     with pytest.raises(SpecError, match=r"two: is about another task than .*one\. Judge it alone"):
         read_predictions([tmp_path / "one", tmp_path / "two"])
 

@@ -159,6 +159,9 @@ def test_halting_by_q_is_refused_on_text_with_the_reason(make_trial: MakeTrial, 
         next(train(make_trial(model=halting), make_context()))
 
 
+GENERATED = ("generated_strategy_accuracy", "generated_tactic_recall", "generated_goal_accuracy")
+
+
 def test_the_test_split_is_measured_on_the_best_checkpoint_only_when_asked(
     make_trial: MakeTrial, make_context: MakeContext
 ) -> None:
@@ -166,7 +169,7 @@ def test_the_test_split_is_measured_on_the_best_checkpoint_only_when_asked(
     reports, result = run(make_trial(), make_context("b"), test=True)
     assert without.test is None
     assert result.test is not None
-    assert result.test.keys() == reports[0].validation.keys()
+    assert result.test.keys() == reports[0].validation.keys() | {"coherence", "well_formed", *GENERATED}
     assert result.best_validation["loss"] == min(r.validation["loss"] for r in reports)
     assert result.test["loss"] != result.best_validation["loss"]
 
