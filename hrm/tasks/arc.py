@@ -82,7 +82,9 @@ class ArcSpec(TaskSpec):
 
     def identified(self) -> Self:
         """The recipe with the digest of every source in it."""
-        sources = tuple(source.identified() for source in self.sources)
+        sources = tuple(
+            source.identified(f"dataset arc: sources[{number}]") for number, source in enumerate(self.sources)
+        )
         return self if sources == self.sources else self.model_copy(update={"sources": sources})
 
     def build(self, writer: DatasetWriter) -> None:
@@ -90,9 +92,7 @@ class ArcSpec(TaskSpec):
         tasks = self._tasks()
         overlap = trained_and_held_out(tasks)
         if overlap and not self.allow_overlap:
-            rule = f"the answers to {_listing(overlap)} are trained on too: the id is a training task's, or pairs are"
-            way_out = "Drop a source, name the training tasks in leave_out, or set allow_overlap: true"
-            raise SpecError(Problem("dataset arc: sources", rule, way_out))
+            raise SpecError(_trained_on(overlap))
         colours, turns = zip(*map(colours_and_turns, tasks), strict=True)
         shared = {"colours": np.array(colours), "turns": np.array(turns)}
         counts = np.minimum(num_forms(shared["colours"], shared["turns"]), self.augmentations + 1)
@@ -108,7 +108,8 @@ class ArcSpec(TaskSpec):
             "tasks": [task.name for task in tasks],
             "first_identifiers": shared["puzzle_identifiers"].tolist(),
             "held_out_tasks": sum(task.held_out for task in tasks),
-            "trained_and_held_out_tasks": len(overlap),
+            "trained_and_held_out_tasks": len({name for name, _ in overlap}),
+            "trained_and_held_out": [list(names) for names in overlap],
         }
 
     def render(self, tokens: list[int], vocabulary: list[str]) -> str:
@@ -126,8 +127,8 @@ class ArcSpec(TaskSpec):
         return cls(canvas=6, augmentations=7)
 
     def forms(self, split: str) -> int:
-        """1 + `augmentations` of a train row, unless they are stored. Held-out rows are as they are: `examine` makes
-        their forms."""
+        """1 + `augmentations` of a train row, unless they are stored. Held-out rows are as they are: their forms
+        are made by `predictions`."""
         return self.augmentations + 1 if split == "train" and not self.stored else 1
 
     def form(self, rows: Columns, forms: np.ndarray) -> Columns:
@@ -266,6 +267,17 @@ def _first_puzzles(rows: Rows) -> np.ndarray:
     first = rows.group_indices[:-1]
     starts, ends = rows.puzzle_indices[first], rows.puzzle_indices[first + 1]
     return np.concatenate([np.arange(start, end) for start, end in zip(starts, ends, strict=True)])
+
+
+def _trained_on(overlap: list[tuple[str, str]]) -> Problem:
+    """With all tasks, for `leave_out` wants the names of the trained ones."""
+    others: dict[str, list[str]] = {}
+    for name, other in overlap:
+        others.setdefault(name, []).append(other)
+    listed = ", ".join(f"{name} as {' and '.join(trained)}" for name, trained in others.items())
+    rule = f"the answers to {len(others)} held-out task{'s' * (len(others) > 1)} are trained on too: {listed}"
+    way_out = "Drop a source, name the training tasks (after `as`) in leave_out, or set allow_overlap: true"
+    return Problem("dataset arc: sources", rule, way_out)
 
 
 def _listing(names: list[str]) -> str:

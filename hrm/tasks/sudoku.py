@@ -26,7 +26,7 @@ from hrm.tasks import Answers, Sums, TaskSpec
 PAD, BLANK = 0, 1
 DIFFICULTIES = (("0", 0, 0), ("1_to_9", 1, 9), ("10_to_99", 10, 99), ("100_plus", 100, 2**31))
 """Name, least and most guesses of the puzzles that `exact_accuracy_guesses_NAME` is about."""
-_ROWS_IN_CACHE = 512
+_ROWS_IN_CACHE = 1024
 
 
 class SudokuSpec(TaskSpec):
@@ -189,8 +189,9 @@ class SudokuSpec(TaskSpec):
         names[forms == 0] = np.arange(self.size)
         # What is given is the label, so cells are moved once: a second set of tokens says which are blank.
         lanes, count = np.arange(len(forms))[:, None], BLANK + 1 + self.size
-        cells = labels + count * (inputs == BLANK)
-        at = cells.take(places + lanes * self.size**2) + lanes * (2 * count)
+        cells = labels + count * (inputs == BLANK) + lanes * (2 * count)
+        places += lanes * self.size**2
+        at = cells.take(places)
         answers = np.empty((len(forms), 2 * count), labels.dtype)
         answers[:, BLANK + 1 : count] = answers[:, count + BLANK + 1 :] = BLANK + 1 + names
         puzzles = answers.copy()

