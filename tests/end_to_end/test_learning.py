@@ -30,7 +30,7 @@ def trained(name: str, arm: str, path: Path, *settings: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("arm", ["hrm", "trm"])
 def test_4x4_sudoku_is_solved_on_grids_that_no_training_puzzle_has(arm: str, tmp_path: Path) -> None:
     found = trained("sudoku_4x4", arm, tmp_path)
@@ -38,7 +38,7 @@ def test_4x4_sudoku_is_solved_on_grids_that_no_training_puzzle_has(arm: str, tmp
     assert found["valid_grid"] >= found["exact_accuracy"]
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not SHAKESPEARE.exists(), reason="needs the text of ../shared")
 def test_hrm_says_more_about_shakespeare_than_a_kneser_ney_5_gram(tmp_path: Path) -> None:
     recipe = f"tasks=[{{kind: text, source: {{path: {SHAKESPEARE}}}, sequence_length: 256}}]"
