@@ -12,7 +12,7 @@ import pytest
 from command import ROOT, check_mlflow, numbers, run, same_weights, trials
 
 ONE_TRIAL = """\
-tasks: [{kind: red_team, num_train: 64, num_validation: 16, num_test: 16}]
+tasks: [{kind: red_team, num_train: 64, num_validation: 16, num_test: 4}]
 base:
   model:
     {kind: hrm, hidden_size: 32, num_heads: 2, H_layers: 1, L_layers: 1, causal: true, dropout: 0.1, convolution: 2}
