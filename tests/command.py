@@ -22,7 +22,7 @@ from hrm.records import read_reports
 ROOT = Path(__file__).parent.parent
 STEADY = """\
 question: Does it survive?
-tasks: [{kind: red_team, num_train: 64, num_validation: 16, num_test: 4}]
+tasks: [{kind: red_team, num_train: 64, num_validation: 16, num_test: 16}]
 base:
   model: {kind: hrm, hidden_size: 32, num_heads: 2, H_layers: 1, L_layers: 1, causal: true, dropout: 0.1}
   optimizer: {kind: adamw, learning_rate: 3e-3}
