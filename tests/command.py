@@ -22,7 +22,7 @@ from hrm.records import read_reports
 ROOT = Path(__file__).parent.parent
 STEADY = """\
 question: Does it survive?
-tasks: [{kind: red_team, num_train: 64, num_validation: 16, num_test: 16}]
+tasks: [{kind: red_team, num_train: 64, num_validation: 16, num_test: 4}]
 base:
   model: {kind: hrm, hidden_size: 32, num_heads: 2, H_layers: 1, L_layers: 1, causal: true, dropout: 0.1}
   optimizer: {kind: adamw, learning_rate: 3e-3}
@@ -36,7 +36,7 @@ space:
   optimizer.learning_rate: {low: 1e-3, high: 1e-2, log: true}
 search:
   {trials: 4, generation: 2, deterministic: true, pruner: {kind: successive_halving, first_rung: 2}}
-budget: {axis: steps, amount: 80}
+budget: {axis: steps, amount: 600}
 replicas: {seeds: 2}
 """
 
