@@ -46,7 +46,6 @@ def show(options: argparse.Namespace) -> int:
 
 def _rendered(dataset: Dataset, columns: dict[str, np.ndarray]) -> dict[str, str]:
     """A puzzle and its answer; a text whose labels are its own next tokens, and what is scored of it."""
-    assert dataset.task is not None  # as `_open` gives it
     inputs, labels, vocabulary = columns["inputs"], columns["labels"], dataset.manifest.vocabulary
     scored = labels != IGNORE
     if dataset.manifest.next_token:

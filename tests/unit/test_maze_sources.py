@@ -48,16 +48,15 @@ def texts(dataset: Dataset, split: str) -> Texts:
     return [(text(question), text(answer)) for question, answer in zip(read["inputs"], read["labels"], strict=True)]
 
 
+def recipe_of(folder: Path, train: Texts, test: Texts) -> MazeSpec:
+    """All mazes of two files, five of the first for validation."""
+    source, test_source = write(folder / "train.csv", train), write(folder / "test.csv", test)
+    return MazeSpec(size=6, source=source, test_source=test_source, num_train=None, num_validation=5, num_test=None)
+
+
 def test_validation_is_taken_from_the_source_and_test_from_its_own(tmp_path: Path) -> None:
     train, test = generated(30), generated(12, number=1)
-    spec = MazeSpec(
-        size=6,
-        source=write(tmp_path / "train.csv", train),
-        test_source=write(tmp_path / "test.csv", test),
-        num_train=None,
-        num_validation=5,
-        num_test=None,
-    )
+    spec = recipe_of(tmp_path, train, test)
     dataset = build_dataset(spec, tmp_path / "data")
     validation, rest = texts(dataset, "validation"), texts(dataset, "train")
     assert len(validation) == 5
@@ -84,14 +83,7 @@ def test_without_a_test_source_the_test_is_taken_from_the_source(tmp_path: Path)
 def test_a_held_out_maze_that_is_a_turned_train_maze_is_refused_unless_allowed(tmp_path: Path) -> None:
     train = generated(20)
     test = [*generated(3, number=1), (turned(train[0][0]), turned(train[0][1]))]
-    spec = MazeSpec(
-        size=6,
-        source=write(tmp_path / "train.csv", train),
-        test_source=write(tmp_path / "test.csv", test),
-        num_train=None,
-        num_validation=5,
-        num_test=None,
-    )
+    spec = recipe_of(tmp_path, train, test)
     rule = "dataset maze: test: no maze may be in two splits, turned or mirrored; 1 are, the first is row 3. Take"
     with pytest.raises(SpecError, match=rule):
         build_dataset(spec, tmp_path / "data")
