@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from analysis.compare import Direction, Mean, mean_interval
+from analysis.course import course
 from analysis.records import TrialRecord
 from analysis.sweep import Sweep, model_kind, seed_of
 
@@ -58,18 +59,25 @@ class ArmResult:
     flops: float | None = None
     seconds: float | None = None
     best_checkpoint: str = ""
-    """Relative to the sweep's directory: the best by the objective on validation, never by test."""
+    """The best by the objective on validation, never by test: relative to the sweep's directory, or a URI."""
     best_configuration: dict[str, Any] = field(default_factory=dict)
     replicas: int = 0
     """Replicas of this configuration, in any state."""
     replicas_failed: int = 0
     """Of these, how many ended without a finite test metric: they are missing from the mean."""
+    course: list[str] = field(default_factory=list)
+    """What happened on the way, in sentences: its population, and what got no more seeds and why."""
 
 
 def measure_arms(sweep: Sweep) -> list[ArmResult]:
     """Every arm on each of its tasks, in the order of the experiment."""
     record = sweep.record
-    return [_measure(sweep, task, arm) for task in record.tasks for arm in record.arms if record.runs_on(arm, task)]
+    return [_measured(sweep, task, arm) for task in record.tasks for arm in record.arms if record.runs_on(arm, task)]
+
+
+def _measured(sweep: Sweep, task: str, arm: str) -> ArmResult:
+    search, replicas = (sweep.select(task=task, arm=arm, phase=phase) for phase in ("search", "replica"))
+    return replace(_measure(sweep, task, arm), course=course(search, replicas, chosen_replicas(sweep, task, arm)))
 
 
 def measured(arms: Sequence[ArmResult], task: str) -> dict[str, dict[int, float]]:
@@ -161,7 +169,7 @@ def _result(
         steps=float(np.mean([p.step for p in progress])),
         flops=float(np.mean([p.flops for p in progress])),
         seconds=float(np.mean([p.seconds for p in progress])),
-        best_checkpoint=f"trials/{best.key}/{checkpoint}" if checkpoint else "",
+        best_checkpoint=sweep.record.place_of(f"trials/{best.key}/{checkpoint}") if checkpoint else "",
         best_configuration=trials[0].parameters,
         replicas=replicas,
         replicas_failed=failed,

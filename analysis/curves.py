@@ -38,14 +38,19 @@ def thin(
     x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], limit: int = MAX_POINTS
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """At most `limit` (>= 4) points: the first, the last, and the lowest and highest of each of equal stretches."""
-    if len(x) <= limit:
-        return x, y
-    kept = {0, len(x) - 1}
-    for stretch in np.array_split(np.arange(len(x)), (limit - 2) // 2):
+    index = telling(y, limit)
+    return x[index], y[index]
+
+
+def telling(y: npt.NDArray[np.float64], limit: int) -> list[int]:
+    """The places of at most `limit` (>= 4) values: the first, the last, the ends of each of equal stretches."""
+    if len(y) <= limit:
+        return list(range(len(y)))
+    kept = {0, len(y) - 1}
+    for stretch in np.array_split(np.arange(len(y)), (limit - 2) // 2):
         kept.add(int(stretch[np.argmin(y[stretch])]))
         kept.add(int(stretch[np.argmax(y[stretch])]))
-    index = np.array(sorted(kept))
-    return x[index], y[index]
+    return sorted(kept)
 
 
 def _curve(key: str, x: Sequence[float], y: Sequence[float]) -> Curve:

@@ -24,7 +24,9 @@ def render_markdown(report: Report) -> str:
     if report.importance:
         blocks += ["## What mattered in the search", tables.IMPORTANCE_NOTE, table_text(_importance(report))]
     if report.failures:
-        blocks += ["## Failed trials", table_text(tables.failures_table(report))]
+        blocks += ["## Failed trials", table_text(tables.failures_table(report)), tables.failures_note(report)]
+    if report.ended_early:
+        blocks += ["## Trials that a guard ended early", table_text(tables.ended_early_table(report))]
     blocks += ["## How the arms were compared", _text(tables.matching_paragraph(report))]
     if report.costs:
         blocks.append(table_text(tables.costs_table(report.costs, report.compared_to)))
@@ -53,6 +55,9 @@ def _task(report: Report, answer: Answer) -> list[str]:
     configurations = tables.configurations_table(report, answer.task)
     if configurations.rows:
         blocks += ["### Best configurations", table_text(configurations)]
+    for front in (front for front in report.fronts if front.task == answer.task and front.points):
+        blocks += [f"### Pareto front of {_text(front.arm)}", _text(tables.front_note(front))]
+        blocks.append(table_text(tables.front_table(front)))
     return blocks
 
 

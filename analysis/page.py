@@ -13,7 +13,7 @@ from urllib.parse import quote
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from analysis import figures, tables
+from analysis import figures, search_figures, tables
 from analysis.answer import Answer
 from analysis.numbers import metric_unit
 from analysis.stylesheet import STYLE
@@ -33,14 +33,13 @@ RESIZE = (
     "for (const event of ['beforeprint', 'afterprint']) addEventListener(event, () => "
     "document.querySelectorAll('.js-plotly-plot').forEach(plot => Plotly.Plots.resize(plot)))"
 )
-SEARCH_NOTE = '<p class="note">Trials without a value, failed or waiting, stand at the upper edge.</p>\n'
 
 
 def render_page(report: Report, sweep: Sweep, root: str = ".") -> str:
     """The whole page. `root` leads from the page to the sweep's directory, for the links to logs."""
     body = [_head(report)]
     body += [_task(report, sweep, answer, number) for number, answer in enumerate(report.answers)]
-    body += [_importance(report), _failures(report, root), _method(report), _reproduce(report)]
+    body += [_importance(report), _failures(report, root), _ended_early(report), _method(report), _reproduce(report)]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
@@ -77,7 +76,7 @@ def _task(report: Report, sweep: Sweep, answer: Answer, number: int) -> str:
     names = sweep.record.arms
     dots = figures.replica_dots(arms, names, answer.reference)
     curves = figures.validation_curves(sweep, task)
-    search = figures.search_plot(sweep, task)
+    search = search_figures.search_plot(sweep, task)
     comparisons = table_html(tables.comparisons_table(report, answer)) if answer.comparisons else ""
     notes = "".join(f"<li>{escape(note)}</li>" for note in tables.notes(report, task))
     configurations = tables.configurations_table(report, task)
@@ -89,12 +88,30 @@ def _task(report: Report, sweep: Sweep, answer: Answer, number: int) -> str:
         _section("Each seed, the mean and its 95 % interval", _figure(dots, f"dots-{number}")) if dots.data else "",
         _section("The best arm minus each other, paired by seed", comparisons) if comparisons else "",
         _section("Validation while training", _figure(curves, f"curves-{number}")) if curves.data else "",
-        _section("The search, by arm and state", _figure(search, f"search-{number}") + SEARCH_NOTE)
+        _section("The search, by arm and state", _figure(search, f"search-{number}") + _search_note(sweep, task))
         if search.data
         else "",
         _section("Best configurations", table_html(configurations)) if configurations.rows else "",
+        _fronts(report, sweep, task, number),
     ]
     return "".join(sections)
+
+
+def _fronts(report: Report, sweep: Sweep, task: str, number: int) -> str:
+    here = [front for front in report.fronts if front.task == task and front.points]
+    if not here:
+        return ""
+    content = _figure(search_figures.front_plot(sweep, here), f"front-{number}")
+    for front in here:
+        content += f"<p>{escape(tables.front_note(front))}</p>\n{table_html(tables.front_table(front))}"
+    return _section("Pareto front", content)
+
+
+def _search_note(sweep: Sweep, task: str) -> str:
+    trials = len(sweep.select(task=task, phase="search"))
+    thinned = trials > search_figures.MAX_DOTS
+    drawn = f" Of {trials:,} trials the best and the worst of each stretch are drawn." if thinned else ""
+    return f'<p class="note">Trials without a value, failed or waiting, stand at the upper edge.{drawn}</p>\n'
 
 
 def _answer(report: Report, answer: Answer) -> str:
@@ -125,10 +142,16 @@ def _failures(report: Report, root: str) -> str:
     rows = "".join(
         f'<tr><td>{escape(failure.key)}</td><td class="reason">{escape(failure.reason)}</td>'
         f'<td><a href="{escape(quote(posixpath.join(root, failure.log)))}">{escape(failure.log)}</a></td></tr>'
-        for failure in report.failures
+        for failure in report.failures[: tables.FAILURES_SHOWN]
     )
     head = "<thead><tr><th>trial</th><th>reason</th><th>log</th></tr></thead>"
-    return _section("Failed trials", f'<div class="scroll"><table>{head}<tbody>{rows}</tbody></table></div>\n')
+    note = f'<p class="note">{escape(tables.failures_note(report))}</p>\n' if tables.failures_note(report) else ""
+    return _section("Failed trials", f'<div class="scroll"><table>{head}<tbody>{rows}</tbody></table></div>\n{note}')
+
+
+def _ended_early(report: Report) -> str:
+    table = tables.ended_early_table(report)
+    return _section("Trials that a guard ended early", table_html(table)) if report.ended_early else ""
 
 
 def _method(report: Report) -> str:

@@ -45,11 +45,16 @@ class TrialRecord:
     """What was searched: dotted path in the spec to value. A replica repeats those of its source."""
     state: TrialState = "waiting"
     reason: str = ""
-    """Why it was pruned or failed, in a sentence; empty otherwise."""
+    """Why it was pruned, failed or ended early, in a sentence; empty otherwise."""
     error: str = ""
     """The traceback of a failure."""
     source: str = ""
     """Replicas: the key of the search trial whose configuration this is."""
+    lineage: list[dict[str, Any]] = field(default_factory=list)
+    """Members of a population: each state that it took over, `{report, from, value, parameters}`: after which report,
+    of which trial, the objective there, and what it changed of that trial's parameters."""
+    no_more_seeds: str = ""
+    """Replicas: why its configuration gets no further seeds, in a sentence; empty where it does."""
     attempts: int = 0
     started: float | None = None
     """Wall clock in seconds since the epoch."""
@@ -60,8 +65,13 @@ class TrialRecord:
     """What every `auto` became: precision, attention, threads, device."""
     objective: float | None = None
     """The best value of the sweep's objective metric on validation so far."""
+    values: list[float] = field(default_factory=list)
+    """Of a completed trial, the value of each objective of its search; of a replica, of the first."""
     result: dict[str, Any] | None = None
     """hrm.records.TrialResult as a dict, when completed."""
+    spent: dict[str, float] = field(default_factory=dict)
+    """What all its attempts took, of a running one up to its last report: `seconds`, `cpu_seconds`, `gpu_seconds`, and
+    `joules` of its GPUs where they report them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +130,20 @@ class SweepRecord:
     elapsed_seconds: float = 0.0
     """Seconds that a driver was at work, over all starts."""
     finished: bool = False
+    exhausted: list[str] = field(default_factory=list)
+    """The searches (`task/arm/search`) that ended before their number of trials: no configuration was left to run."""
     costs: list[ArmCost] = field(default_factory=list)
     """Of every arm on each of its tasks; empty in sweeps of a version that did not know them."""
+
+    store: str = ""
+    """The URI of its store: what lies in `trials/KEY/attempts` is in `sweeps/NAME` there. Empty: in its directory."""
+
+    def place_of(self, path: str) -> str:
+        """Where a folder of a trial is: in the store, as a URI, or as it was, relative to the sweep's directory."""
+        if not self.store:
+            return path
+        base, mark, query = self.store.partition("?")
+        return f"{base}/sweeps/{self.name}/{path}{mark}{query}"
 
     def runs_on(self, arm: str, task: str) -> bool:
         """Whether the experiment has this arm on this task."""

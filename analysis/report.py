@@ -18,9 +18,11 @@ from typing import Any
 from analysis.answer import Answer, answer_task, summary
 from analysis.arms import ArmResult, measure_arms
 from analysis.compare import Direction
+from analysis.front import Front, fronts
 from analysis.markdown import render_markdown
 from analysis.page import render_page
 from analysis.records import ArmCost
+from analysis.spending import spending
 from analysis.sweep import Sweep
 
 SCHEMA = 1
@@ -72,6 +74,14 @@ class Report:
     """What each arm costs as the experiment states it; empty for sweeps of earlier versions."""
     compared_to: str
     """The arm that these costs are compared with."""
+    spent: dict[str, Any] = field(default_factory=dict)
+    """`{gpu_hours, cpu_hours, seconds, energy_kwh, cost, currency, limits}`, over all attempts of all trials."""
+    ended_early: list[Failure] = field(default_factory=list)
+    """Completed trials whose training a guard ended before its budget was spent."""
+    fronts: list[Front] = field(default_factory=list)
+    """Of searches with several objectives: the Pareto front of each arm on each task."""
+    exhausted: list[str] = field(default_factory=list)
+    """The searches (`task/arm/search`) that ended before their number of trials, with every configuration run."""
     schema: int = field(default=SCHEMA)
 
     def to_json(self) -> str:
@@ -111,6 +121,10 @@ def build_report(sweep: Sweep, importance: Importance | None = None) -> Report:
         datasets=record.datasets,
         costs=record.costs,
         compared_to=(record.experiment.get("match") or {}).get("to") or record.arms[0],
+        spent=_spent(sweep),
+        ended_early=_ended_early(sweep),
+        fronts=fronts(sweep),
+        exhausted=list(record.exhausted),
     )
 
 
@@ -148,6 +162,17 @@ def _cost(sweep: Sweep) -> dict[str, float]:
         "seconds": sum(p.seconds for p in progress),
         "flops": sum(p.flops for p in progress),
     }
+
+
+def _ended_early(sweep: Sweep) -> list[Failure]:
+    return [Failure(t.key, t.reason, sweep.log_of(t)) for t in sweep.trials if t.state == "completed" and t.reason]
+
+
+def _spent(sweep: Sweep) -> dict[str, Any]:
+    asked = sweep.record.experiment
+    prices, limits = asked.get("prices") or {}, asked.get("limits") or {}
+    amounts = spending(sweep.trials, sweep.record.elapsed_seconds, prices)
+    return {**asdict(amounts), "currency": prices.get("currency", ""), "limits": dict(limits)}
 
 
 def _finite(value: Any) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.records import Phase, SweepRecord, TrialRecord, TrialState, read_sweep_record, read_trial_records
-from hrm.records import Progress, Report, read_reports
+from hrm.records import Progress, Report, read_last_report, read_reports
 
 
 @dataclass(slots=True)
@@ -23,6 +23,7 @@ class Sweep:
     record: SweepRecord
     trials: list[TrialRecord]
     _reports: dict[str, list[Report]] = field(default_factory=dict, repr=False)
+    _last: dict[str, Report | None] = field(default_factory=dict, repr=False)
 
     def select(
         self,
@@ -45,12 +46,18 @@ class Sweep:
             self._reports[trial.key] = [by_index[index] for index in sorted(by_index)]
         return self._reports[trial.key]
 
+    def last_report(self, trial: TrialRecord) -> Report | None:
+        """The newest of the trial's reports, without its steps; the ones before it are not read."""
+        if trial.key not in self._last:
+            self._last[trial.key] = read_last_report(self.directory / "trials" / trial.key / "records.jsonl")
+        return self._last[trial.key]
+
     def progress(self, trial: TrialRecord) -> Progress:
         """How far a trial came: from its result, else from its last report."""
         if trial.result is not None:
             return Progress(**trial.result["progress"])
-        reports = self.reports(trial)
-        return reports[-1].progress if reports else Progress()
+        last = self.last_report(trial)
+        return last.progress if last else Progress()
 
     def log_of(self, trial: TrialRecord) -> str:
         """The trial's log, relative to the sweep's directory."""

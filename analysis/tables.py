@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from analysis.answer import Answer
 from analysis.arms import ArmResult, ranked
 from analysis.compare import Difference
+from analysis.front import POINTS_SHOWN, Front
 from analysis.numbers import amount, count, duration, flop, listing, p_value, percent, plural, significant, together
 from analysis.records import ArmCost, compared_to
+from analysis.spending import limits_line, spent_rows
 
 if TYPE_CHECKING:
     from analysis.report import Report
@@ -22,6 +24,8 @@ IMPORTANCE_NOTE = (
     "The share of the objective's variance that each searched parameter explains (fANOVA on the arm's completed search "
     "trials). With a handful of trials this is a hint where to look, not evidence."
 )
+
+FAILURES_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ def status_line(report: Report) -> str:
     t = report.trials
     return (
         f"This sweep has not finished: {t['completed'] + t['pruned'] + t['failed']} of {t['planned']} planned trials "
-        f"have ended, {t['running']} running. Everything below is as of now and can change."
+        f"have ended, {t['running']} running. Everything below is as of now and can change.{limits_line(report.spent)}"
     )
 
 
@@ -84,6 +88,25 @@ def configurations_table(report: Report, task: str) -> Table:
     names = sorted({name for arm in arms for name in arm.best_configuration})
     rows = [[name, *(_value(arm.best_configuration.get(name)) for arm in arms)] for name in names]
     return Table(["searched parameter", *(arm.name for arm in arms)], rows, frozenset(range(1, len(arms) + 1)))
+
+
+def front_table(front: Front) -> Table:
+    """The front by its first objective: the value of each, and what was searched."""
+    shown = front.points[:POINTS_SHOWN]
+    names = sorted({name for point in shown for name in point.parameters})
+    rows = [
+        [point.trial, *map(significant, point.values), *(_value(point.parameters.get(name)) for name in names)]
+        for point in shown
+    ]
+    return Table(["trial", *front.objectives, *names], rows, frozenset(range(1, 1 + len(front.objectives))))
+
+
+def front_note(front: Front) -> str:
+    """What the front is."""
+    pairs = zip(front.objectives, front.directions, strict=True)
+    aims = listing([f"{direction.removesuffix('e')}ing {name}" for name, direction in pairs])
+    more = f" The first {POINTS_SHOWN} of {len(front.points)}." if len(front.points) > POINTS_SHOWN else ""
+    return f"{front.arm}: no trial is better in all of {aims} on validation, one seed each.{more}"
 
 
 def costs_table(costs: Sequence[ArmCost], reference: str) -> Table:
@@ -139,6 +162,7 @@ def cost_table(report: Report) -> Table:
         ["training, summed over trials", duration(report.cost["seconds"])],
         ["training FLOPs, summed over trials", flop(report.cost["flops"])],
         ["trials", f"{t['total']} of {t['planned']} planned: {states}"],
+        *spent_rows(report.spent),
     ]
     return Table(["cost", ""], rows)
 
@@ -162,9 +186,22 @@ def environment_table(report: Report) -> Table:
 
 def failures_table(report: Report) -> Table:
     """Failed trials with their reasons and logs."""
-    return Table(
-        ["trial", "reason", "log"], [[failure.key, failure.reason, failure.log] for failure in report.failures]
-    )
+    shown = report.failures[:FAILURES_SHOWN]
+    return Table(["trial", "reason", "log"], [[failure.key, failure.reason, failure.log] for failure in shown])
+
+
+def ended_early_table(report: Report) -> Table:
+    """Completed trials whose training a guard ended before its budget was spent."""
+    shown = report.ended_early[:FAILURES_SHOWN]
+    more = len(report.ended_early) - len(shown)
+    rows = [[trial.key, trial.reason] for trial in shown] + ([["", f"and {more} more"]] if more else [])
+    return Table(["trial", "ended early"], rows)
+
+
+def failures_note(report: Report) -> str:
+    """Empty where the table has them all."""
+    of = len(report.failures)
+    return f"The first {FAILURES_SHOWN} of {of:,}; report.json has them all." if of > FAILURES_SHOWN else ""
 
 
 def matching_paragraph(report: Report) -> str:
@@ -172,8 +209,9 @@ def matching_paragraph(report: Report) -> str:
     axis, size = report.matched_by.get("axis"), report.matched_by.get("amount")
     budget = amount(float(size), str(axis)) if axis and size is not None else "a budget that was not recorded"
     return (
-        f"The arms were matched by {axis or 'an unknown axis'}: every trial that is neither pruned nor failed trains "
-        f"for {budget}; the other costs follow and are in the table. Training used the train split. The search, the "
+        f"The arms were matched by {axis or 'an unknown axis'}: every trial that is neither pruned nor failed"
+        f"{' nor ended early by a guard' if report.ended_early else ''} trains for {budget}; "
+        "the other costs follow and are in the table. Training used the train split. The search, the "
         "pruning and the choice of checkpoints used the validation split. Each replica reported its best checkpoint "
         "on the test split once, and only these values decide. Intervals are 95 %: Student's t over seeds, from 10 "
         "seeds on a bootstrap for the means. Differences are paired by seed; their p are corrected by Holm. The "
@@ -195,6 +233,9 @@ def notes(report: Report, task: str) -> list[str]:
         if arm.replicas_failed:
             failed = f"{arm.replicas_failed} of {plural(arm.replicas, 'replica')}"
             lines.append(f"{arm.name}: {failed} failed; the mean is of those that did not.")
+        lines += [f"{arm.name}: {sentence}." for sentence in arm.course]
+        if f"{task}/{arm.name}/search" in report.exhausted:
+            lines.append(f"{arm.name}: its search ended early, with every configuration of its space run once.")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: write (manifest last), verify, read, find the newest good one, retain.
+"""Checkpoints: write (manifest last), verify, read, find the newest good one.
 
 A checkpoint is a folder: `model.safetensors` (weights and buffers), `training.safetensors` (optimizer and carry),
 `ema.safetensors` (the averaged weights, where the trial has them), `state.json` (counters, records not yet reported)
@@ -135,12 +135,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def newest_checkpoint(trial_directory: Path, attempt: int) -> tuple[Path, Checkpoint] | None:
-    """The good checkpoint of the largest step among the attempts up to `attempt`; None if there is none.
+def newest_checkpoint(trial_directory: Path, attempt: int, first: int = 1) -> tuple[Path, Checkpoint] | None:
+    """The good checkpoint of the largest step among the attempts `first` to `attempt`; None if there is none.
 
     A damaged one is set aside (renamed to `*.damaged`) and the one before it is used.
     """
-    for path in sorted(_checkpoints(trial_directory, attempt), key=_order, reverse=True):
+    for path in reversed(checkpoints_of(trial_directory, attempt, first)):
         try:
             return path, read_checkpoint(path)
         except DamagedCheckpointError as error:
@@ -159,18 +159,14 @@ NEWEST_KEPT = 2
 """The newest checkpoint, and the one before it in case the newest is damaged."""
 
 
-def retain(trial_directory: Path, attempt: int, keep: Iterable[Path]) -> None:
-    """Remove the checkpoints of the attempts up to `attempt`, but the newest two and those in `keep`."""
-    found = sorted(_checkpoints(trial_directory, attempt), key=_order)
-    wanted = {*keep, *found[-NEWEST_KEPT:]}
-    for path in found:
-        if path not in wanted:
-            shutil.rmtree(path, ignore_errors=True)
+def checkpoints_of(trial_directory: Path, attempt: int, first: int = 1) -> list[Path]:
+    """The checkpoints of the attempts `first` to `attempt`, the newest last."""
+    return in_order((trial_directory / "attempts").glob("*/step-*"), attempt, first)
 
 
-def _checkpoints(trial_directory: Path, attempt: int) -> list[Path]:
-    folders = (trial_directory / "attempts").glob("*/step-*")
-    return [path for path in folders if path.suffix != ".damaged" and int(path.parent.name) <= attempt]
+def in_order(paths: Iterable[Path], attempt: int, first: int = 1) -> list[Path]:
+    """Of paths as `checkpoint_path` makes them: those of the attempts `first` to `attempt`, the newest last."""
+    return sorted((p for p in paths if p.suffix != ".damaged" and first <= int(p.parent.name) <= attempt), key=_order)
 
 
 def _order(path: Path) -> tuple[int, int]:

@@ -14,6 +14,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from hrm.remote import Archive
+
 Compile = Literal["auto", "always", "never"]
 
 
@@ -49,6 +51,10 @@ class TrainContext(Protocol):
     def data_root(self) -> Path:
         """Where built datasets are."""
 
+    @property
+    def archive(self) -> Archive | None:
+        """Where checkpoints go besides, trial by trial: then `trial_directory` is this node's cache alone."""
+
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """The sum over workers, in place."""
 
@@ -58,8 +64,11 @@ class TrainContext(Protocol):
     def should_stop(self) -> bool:
         """True when the trial has to save and leave; every worker gets the same answer."""
 
+    def beat(self) -> None:
+        """A sign of life: a step or an evaluation's batch is done. What gives none for too long is taken for hung."""
+
     def system_metrics(self) -> dict[str, float]:
-        """This worker's node now: cpu_percent, memory, GPU figures where there are any."""
+        """This worker's node now: cpu_percent, memory, GPU figures where there are any. All workers ask together."""
 
 
 @dataclass
@@ -74,6 +83,7 @@ class LocalContext:
     attempt: int = 1
     rank: int = 0
     world_size: int = 1
+    archive: Archive | None = None
     stop: threading.Event = field(default_factory=threading.Event)
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
@@ -84,6 +94,9 @@ class LocalContext:
 
     def should_stop(self) -> bool:
         return self.stop.is_set()
+
+    def beat(self) -> None:
+        pass
 
     def system_metrics(self) -> dict[str, float]:
         return {}

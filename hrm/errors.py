@@ -48,3 +48,7 @@ class TrialError(Exception):
 
 class InfrastructureError(Exception):
     """A worker, a node or a file system failed; the trial is not to blame."""
+
+
+class StorageError(InfrastructureError):
+    """A place where files are kept cannot be written or read: nothing is to blame, and the same command goes on."""

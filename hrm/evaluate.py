@@ -104,6 +104,7 @@ def _answers(
         batch = to_device({name: values[filled] for name, values in columns.items()}, context.device)
         draws = Draws(trial.seed, 0, torch.from_numpy(numbers[filled]).to(context.device), training=False)
         tokens, losses, q = _at_full_depth(model, batch, draws, trial)
+        context.beat()
         count = len(numbers)
         confidence = None if q is None else to_host(q)[:count]
         yield Answers(columns, to_host(tokens)[:count], to_host(losses)[:count].astype(np.float64), confidence)

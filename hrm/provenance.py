@@ -65,3 +65,13 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def changes_since(manifest: dict[str, Any], resolved: dict[str, Any]) -> list[str]:
+    """What is no longer as a checkpoint's manifest says: numbers may differ from those of an unbroken run."""
+    pairs = {
+        "resolved": (manifest["resolved"], resolved),
+        "code": (manifest["code"], code_version()),
+        "environment": (manifest["environment"], environment()),
+    }
+    return [f"{name} was {then}, is {now}" for name, (then, now) in pairs.items() if then != now]

@@ -7,6 +7,7 @@ the driver alone appends it to the trial's `records.jsonl`, and every curve is d
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -52,7 +53,9 @@ class Report:
     system: dict[str, float] = field(default_factory=dict)
     """The worker's node when the report was made: `cpu_percent`, `process_memory_bytes`, ..."""
     checkpoint: str = ""
-    """The checkpoint written with this report, relative to the trial's directory (`attempts/1/step-00000120`)."""
+    """The checkpoint begun with this report, relative to the trial's directory (`attempts/1/step-00000120`)."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """In the first report that an attempt makes: `num_parameters`, and `resolved`, what every `auto` became."""
 
     def to_json(self) -> str:
         """One line, without the line end."""
@@ -78,6 +81,8 @@ class TrialResult:
     best_validation: dict[str, float]
     test: dict[str, float] | None
     """None where the trial was not asked to look at the test split."""
+    ended_early: str = ""
+    """Why a guard ended the training before its budget was spent, in a sentence; empty otherwise."""
 
 
 def read_reports(path: Path) -> Iterator[Report]:
@@ -89,3 +94,23 @@ def read_reports(path: Path) -> Iterator[Report]:
             if not line.endswith(b"\n"):
                 return
             yield Report.from_dict(json.loads(line))
+
+
+def read_last_report(path: Path) -> Report | None:
+    """The last whole line of a `records.jsonl`, without what is before it and without its steps. None if there is none.
+
+    In a time and a memory that do not grow with the trial's length.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return None
+    with file:
+        size, length = file.seek(0, os.SEEK_END), 2**14
+        while True:
+            file.seek(max(size - length, 0))
+            lines = file.read().split(b"\n")  # the last part is empty, or torn by a kill; the first may be cut
+            if len(lines) > 2 or length >= size:
+                break
+            length *= 8
+    return Report.from_dict({**json.loads(lines[-2]), "steps": ()}) if len(lines) > 1 else None

@@ -78,12 +78,14 @@ def problems_of(error: ValidationError, kind: type[BaseModel], place: str) -> li
     for details in error.errors(include_url=False):
         path, owner, is_member = _walk(details["loc"], kind)
         where = f"{place}: {path}" if path else place
-        if is_member and details["type"] in _TYPES:
-            members.setdefault(where, ([], _short(details["input"])))[0].append(_TYPES[details["type"]][0])
+        if is_member and details["type"] in (*_TYPES, "literal_error"):
+            expected = _TYPES[details["type"]][0] if details["type"] in _TYPES else details["ctx"]["expected"]
+            members.setdefault(where, ([], _short(details["input"])))[0].append(expected)
         else:
             problems.append(_problem(details, where, owner))
     for where, (types, value) in members.items():
-        problems.append(Problem(where, f"must be {' or '.join(types)}, got {value}", "Correct it"))
+        if all(problem.place != where for problem in problems):  # of the right type, with a problem of its own
+            problems.append(Problem(where, f"must be {' or '.join(types)}, got {value}", "Correct it"))
     return problems
 
 

@@ -68,16 +68,21 @@ def take_over(start: StartSpec, spec: ModelSpec, model: Model) -> dict[str, Any]
     problems = misfits(start, spec, model.state_dict(), checkpoint, f"initialize_from {start.path}")
     if problems:
         raise SpecError(*problems)
-    weights, manifest = checkpoint.evaluation_weights, checkpoint.manifest
+    weights = checkpoint.evaluation_weights
     model.load_state_dict({name: w for name, w in weights.items() if _part(name) not in start.without}, strict=False)
     drawn_anew = [name for name in model.state_dict() if _part(name) in start.without]
     logger.info("starts from %s%s", start.path, f"; drawn anew: {', '.join(drawn_anew)}" if drawn_anew else "")
+    return {**came_from(Path(start.path), checkpoint), "drawn_anew": drawn_anew}
+
+
+def came_from(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a manifest's `lineage` says of the checkpoint that its weights came from."""
+    manifest = checkpoint.manifest
     return {
-        "path": start.path,
-        "sha256": start.sha256,
+        "path": str(path),
+        "sha256": weights_sha256(manifest),
         "trial_id": manifest.get("trial_id"),
         "step": manifest["progress"].get("step"),
-        "drawn_anew": drawn_anew,
         "lineage": manifest.get("lineage"),
     }
 

@@ -7,7 +7,7 @@ global batch, so that a resume may use another number of workers.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from hrm.checkpoint import Checkpoint
 from hrm.context import TrainContext
 from hrm.ema import EMA
+from hrm.guards import Mark
 from hrm.models import Model
 from hrm.records import Progress, Report, StepRecord
 from hrm.segments import Carry
@@ -51,6 +52,8 @@ class TrainState:
     pending: list[StepRecord] = field(default_factory=list)
     """Steps since the last report."""
     last_report: Report | None = None
+    history: list[Mark] = field(default_factory=list)
+    """What guards keep of every report so far."""
     lineage: dict[str, Any] | None = None
     """Whose weights the training started from; None: from its seed."""
 
@@ -97,6 +100,7 @@ class TrainState:
             "best": None if self.best is None else asdict(self.best),
             "pending": [asdict(record) for record in self.pending],
             "last_report": None if self.last_report is None else asdict(self.last_report),
+            "history": [asdict(mark) for mark in self.history],
         }
         model = {name: _to_cpu(value) for name, value in self.model.state_dict().items()}
         ema = None if self.ema is None else {name: _to_cpu(value) for name, value in self.ema.means.items()}
@@ -114,12 +118,22 @@ class TrainState:
         self.best = None if state["best"] is None else Best(**state["best"])
         self.pending = [StepRecord(Progress(**r["progress"]), r["time"], r["metrics"]) for r in state["pending"]]
         self.last_report = None if state["last_report"] is None else Report.from_dict(state["last_report"])
+        self.history = [Mark(**mark) for mark in state.get("history", [])]
 
     def take_weights(self, checkpoint: Checkpoint) -> None:
         """Take over a checkpoint's weights alone, the averaged ones among them."""
         self.model.load_state_dict(checkpoint.model)
         if self.ema is not None:
             self.ema.load(checkpoint.evaluation_weights)
+
+    def settle_in(self, name: str, metric: str, lineage: dict[str, Any]) -> None:
+        """Make another trial's state, taken over at a report, this trial's: under the checkpoint `name`, its best so
+        far."""
+        report = self.last_report
+        assert report is not None, "a state is taken over at a report"
+        self.best = Best(report.validation[metric], report.progress.step, name, report.validation)
+        self.last_report = replace(report, checkpoint=name)
+        self.lineage = lineage
 
     def with_evaluation_weights(self) -> AbstractContextManager[None]:
         """Inside, the model holds the weights to evaluate with: the averaged ones if the trial has them."""

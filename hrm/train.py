@@ -17,27 +17,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hrm.checkpoint import (
-    DamagedCheckpointError,
-    checkpoint_path,
-    newest_checkpoint,
-    read_checkpoint,
-    retain,
-    write_checkpoint,
-)
+from hrm.checkpoint import DamagedCheckpointError
+from hrm.collectives import mean_seconds, reduce_gradients, reduce_sums
 from hrm.context import TrainContext
 from hrm.data.dataset import Dataset, open_dataset
 from hrm.data.order import row_order
 from hrm.errors import SpecError, TrialError
 from hrm.evaluate import evaluate, judge, to_device
+from hrm.guards import mark_of, verdict
+from hrm.legs import WHOLE, Leg
 from hrm.models import Rows
 from hrm.nn.draws import Draws
 from hrm.nn.puzzle_table import PuzzleTable
 from hrm.optim import scale_rates
-from hrm.provenance import code_version, environment
+from hrm.provenance import changes_since, code_version, environment
 from hrm.records import Progress, Report, StepRecord, TrialResult
 from hrm.resolve import resolve, resumed, take_effect
+from hrm.saving import TrialCheckpoints, reports_in
 from hrm.segments import means, train_segment
+from hrm.start import came_from
 from hrm.state import Best, TrainState, local_slots
 from hrm.tasks import IGNORE
 from hrm.trial import TrialSpec, refusals
@@ -49,38 +47,52 @@ class StopRequested(Exception):  # noqa: N818  (not an error)
     """The trial was asked to stop and has saved where it is."""
 
 
+class LegEnded(StopRequested):
+    """The trial has come to the end of its leg and has saved where it is."""
+
+
 def train(
-    trial: TrialSpec, context: TrainContext, *, known_reports: int = 0, test: bool = False
+    trial: TrialSpec, context: TrainContext, *, known_reports: int = 0, test: bool = False, leg: Leg = WHOLE
 ) -> Generator[Report, None, TrialResult]:
-    """Train to the end of the budget. Raises TrialError, StopRequested, SpecError.
+    """Train to the end of the budget. Raises TrialError, StopRequested, LegEnded, SpecError.
 
     known_reports: how many reports the caller has already; a report that a checkpoint holds beyond these is given
-    again. test: measure the best checkpoint on the test split at the end. Every worker of the trial runs this.
+    again. test: measure the best checkpoint on the test split at the end. leg: the part of the training that this is.
+    Every worker of the trial runs this.
     """
-    training = Training(trial, context)
-    report = training.state.last_report
-    if report is not None and report.index > known_reports:
-        yield report
-    while not training.done:
-        training.step()
-        if training.report_is_due:
-            yield training.report()
-        elif context.should_stop():
-            training.save()
-            raise StopRequested
-    return training.finish(test)
+    training = Training(trial, context, leg)
+    with training.checkpoints:
+        report = training.state.last_report
+        if report is not None and report.index > known_reports:
+            yield report
+        while not (training.ended_early or training.done):
+            if training.reports == leg.until_report:
+                raise LegEnded
+            training.step()
+            context.beat()
+            if due := training.report_is_due:
+                yield training.report()
+                training.change()
+            if context.should_stop():
+                if not due:  # a report has saved
+                    training.save()
+                logger.info("asked to stop: saved at step %d", training.state.progress.step)
+                raise StopRequested
+        return training.finish(test)
 
 
 class Training:
     """One trial at work on one worker: its state, its data and the order of events in a step."""
 
-    def __init__(self, trial: TrialSpec, context: TrainContext) -> None:
-        self.trial, self.context = trial, context
+    def __init__(self, trial: TrialSpec, context: TrainContext, leg: Leg = WHOLE) -> None:
+        self.whole, self.context = trial, context
         self.dataset: Dataset = open_dataset(trial.task, context.data_root)
         problems = refusals(trial, "trial")
         if problems:
             raise SpecError(*problems)
-        found = newest_checkpoint(context.trial_directory, context.attempt)
+        self.checkpoints = TrialCheckpoints(context, leg)
+        found = self.checkpoints.newest()
+        self.trial = trial = self.whole.at(reports_in(found))
         now = resolve(trial, self.dataset.shape, context)
         self.resolved: dict[str, Any] = resumed(found[1].manifest["resolved"], now) if found else now
         take_effect(self.resolved)
@@ -91,24 +103,42 @@ class Training:
         self.order = row_order(self.rows, trial)
         self.slots = local_slots(trial, context)
         self.halting = trial.model.halting_rule()
+        self._facts_told = False
+        if found and not self.checkpoints.is_own(found[0]):
+            name = self.checkpoints.name(self.state.progress.step)
+            self.state.settle_in(name, trial.objective.metric, came_from(*found))
+            self.save()
 
     def _resume(self, manifest: dict[str, Any], path: Path, now: dict[str, Any]) -> None:
         if manifest["dataset_fingerprint"] != self.dataset.manifest.fingerprint:
             raise TrialError("dataset_changed", f"{path} was trained on other data than {self.trial.task.kind} is now")
-        pairs = {
-            "resolved": (manifest["resolved"], now),
-            "code": (manifest["code"], code_version()),
-            "environment": (manifest["environment"], environment()),
-        }
-        changed = [f"{name} was {then}, is {is_now}" for name, (then, is_now) in pairs.items() if then != is_now]
+        changed = changes_since(manifest, now)
         if self.trial.budget.axis == "seconds":
             changed.append("the budget is in seconds")
         logger.info("resumed from %s%s", path, f"; not exact: {'; '.join(changed)}" if changed else "")
 
     @property
+    def ended_early(self) -> str:
+        """Why a guard ends the training here, in a sentence; empty where it goes on. Raises TrialError: diverged."""
+        return verdict(self.trial.guards, self.trial.objective, self.state.history)
+
+    @property
     def done(self) -> bool:
         """True when the budget is spent."""
         return self.trial.budget.spent(self.state.progress) >= 1.0
+
+    @property
+    def reports(self) -> int:
+        """How many reports there were so far."""
+        return 0 if self.state.last_report is None else self.state.last_report.index
+
+    def change(self) -> None:
+        """Go on with the parameters that change at the last report, as a resume from its checkpoint would."""
+        now = self.whole.at(self.reports)
+        if now != self.trial and self.whole.changes:
+            here = self.state.save(self.context, self._manifest())
+            self.trial, self.halting = now, now.model.halting_rule()
+            self.state = TrainState.begin(now, self.dataset.shape, self.resolved, self.context, here)
 
     @property
     def reports_earned(self) -> int:
@@ -119,8 +149,7 @@ class Training:
     @property
     def report_is_due(self) -> bool:
         """True when a further share of the budget is spent since the last report."""
-        last = self.state.last_report
-        return self.reports_earned > (0 if last is None else last.index)
+        return self.reports_earned > self.reports
 
     def step(self) -> None:
         """One optimizer step: refill, segment, backward, guard, update, record."""
@@ -139,8 +168,8 @@ class Training:
             raise TrialError(
                 "out_of_memory", f"at step {step}: {error}. Lower batch_size or the model's size"
             ) from error
-        sums = self._reduce({**scored.sums, "objective": scored.loss.detach(), "entered": entered})
-        self._reduce_gradients()
+        sums = reduce_sums({**scored.sums, "objective": scored.loss.detach(), "entered": entered}, self.context)
+        reduce_gradients(state.model, self.context)
         norm = self._guarded_norm(sums["objective"], step)
         state.progress = Progress(
             step=step,
@@ -150,7 +179,8 @@ class Training:
             seconds=state.progress.seconds,
         )
         rate = self._update()
-        state.progress = replace(state.progress, seconds=state.progress.seconds + self._elapsed(started))
+        elapsed = mean_seconds(time.perf_counter() - started, self.context)
+        state.progress = replace(state.progress, seconds=state.progress.seconds + elapsed)
         metrics = {**means(sums, normaliser, self.trial.batch_size), "learning_rate": rate, "gradient_norm": norm}
         state.pending.append(StepRecord(state.progress, time.time(), metrics))
 
@@ -168,20 +198,6 @@ class Training:
         total = self.context.all_reduce(tokens.sum().float())
         return torch.ones_like(tokens, dtype=torch.float32), max(float(total), 1.0)
 
-    def _reduce(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        """The sums over all workers, in one collective and one copy to the host."""
-        stacked = torch.stack([value.to(self.context.device, torch.float32) for value in sums.values()])
-        return dict(zip(sums, self.context.all_reduce(stacked).tolist(), strict=True))
-
-    def _reduce_gradients(self) -> None:
-        """Sum the gradients over the workers (each holds its share of the global mean already)."""
-        if self.context.world_size == 1:
-            return
-        gradients = [p.grad for p in self.state.model.parameters() if p.grad is not None]
-        flat = self.context.all_reduce(torch.cat([g.flatten() for g in gradients]))
-        for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
-
     def _guarded_norm(self, objective: float, step: int) -> float:
         """Clip, and give the norm before clipping. Raises TrialError before the optimizer moves."""
         limit = self.trial.clip_norm or math.inf
@@ -190,14 +206,6 @@ class Training:
             if not math.isfinite(value):
                 raise TrialError("not_finite", f"the {name} is {value} at step {step}; the weights were not changed")
         return norm
-
-    def _elapsed(self, started: float) -> float:
-        """Seconds of this step, the mean over the workers, so that they all agree on a budget of seconds."""
-        seconds = time.perf_counter() - started
-        if self.context.world_size == 1:
-            return seconds
-        total = self.context.all_reduce(torch.tensor([seconds], device=self.context.device))
-        return float(total) / self.context.world_size
 
     def _update(self) -> float:
         """Move the weights and the puzzle rows at the rate of the step that `progress` counts; gives the rate."""
@@ -224,7 +232,7 @@ class Training:
         if not math.isfinite(validation[metric]):
             step = state.progress.step
             raise TrialError("not_finite", f"the validation {metric} is {validation[metric]} at step {step}")
-        name = str(self._path().relative_to(context.trial_directory))
+        name = self.checkpoints.name(state.progress.step)
         if self.trial.objective.better(validation[metric], state.best.value if state.best else None):
             state.best = Best(validation[metric], state.progress.step, name, validation)
         state.last_report = Report(
@@ -233,9 +241,11 @@ class Training:
             time=time.time(),
             validation=validation,
             steps=tuple(state.pending),
-            system=context.system_metrics(),
+            system=context.system_metrics() | self.checkpoints.metrics,
             checkpoint=name,
+            facts=self._facts(),
         )
+        state.history.append(mark_of(state.last_report, self.trial.objective))
         state.pending = []
         self.save()
         return state.last_report
@@ -248,22 +258,22 @@ class Training:
             return evaluate(*at_hand) | (judge(*at_hand, keep) if whole else {})
 
     def save(self) -> None:
-        """Write a checkpoint of this moment; keep it, the one before it and the best one, remove the others."""
-        state, context = self.state, self.context
-        checkpoint = state.save(context, self._manifest())
-        if context.rank == 0:
-            write_checkpoint(self._path(), checkpoint)
-            best = [context.trial_directory / state.best.checkpoint] if state.best else []
-            retain(context.trial_directory, context.attempt, best)
+        """Begin to write a checkpoint of this moment; it, the one before it and the best one are kept."""
+        checkpoint = self.state.save(self.context, self._manifest())
+        if self.context.rank == 0:
+            best = self.state.best.checkpoint if self.state.best else None
+            self.checkpoints.write(self.checkpoints.name(self.state.progress.step), checkpoint, best)
 
-    def _path(self) -> Path:
-        return checkpoint_path(self.context.trial_directory, self.context.attempt, self.state.progress.step)
+    def _facts(self) -> dict[str, Any]:
+        """What the first report that an attempt makes says of the trial."""
+        told, self._facts_told = self._facts_told, True
+        return {} if told else {"num_parameters": self.state.model.num_parameters(), "resolved": self.resolved}
 
     def _manifest(self) -> dict[str, Any]:
         state = self.state
         return {
-            "trial_id": self.trial.hash(),
-            "spec": self.trial.model_dump(mode="json"),
+            "trial_id": self.whole.hash(),
+            "spec": self.whole.model_dump(mode="json"),
             "progress": asdict(state.progress),
             "validation": state.last_report.validation if state.last_report else {},
             "best": None if state.best is None else asdict(state.best),
@@ -277,18 +287,19 @@ class Training:
 
     def finish(self, test: bool) -> TrialResult:
         """The result; with `test`, the best checkpoint measured on the test split."""
-        best = self.state.best
+        best, early = self.state.best, "" if self.done else self.ended_early
         assert best is not None, "the last step of a budget always earns a report"
+        self.checkpoints.wait_together()
         measured = None
         if test:
             best = self._load(best)
             measured = self._evaluate("test", whole=True)
-        return TrialResult(self.state.progress, best.step, best.checkpoint, best.validation, measured)
+        return TrialResult(self.state.progress, best.step, best.checkpoint, best.validation, measured, early)
 
     def _load(self, best: Best) -> Best:
         """Take the best checkpoint's weights. If it is damaged, keep the last weights, and say so."""
         try:
-            checkpoint = read_checkpoint(self.context.trial_directory / best.checkpoint)
+            checkpoint = self.checkpoints.read(best.checkpoint)
         except DamagedCheckpointError as error:
             last = self.state.last_report
             assert last is not None

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hrm.errors import Problem
+from hrm.changes import ChangeSpec, changed, unchangeable
+from hrm.errors import Problem, SpecError
+from hrm.guards import GuardsSpec
 from hrm.models import ModelSpec
 from hrm.nn.losses import LossKind
 from hrm.optim import OptimizerSpec
 from hrm.records import Progress
 from hrm.schedule import ScheduleSpec
-from hrm.spec import Spec
+from hrm.spec import Spec, parse_spec
 from hrm.start import StartSpec
 from hrm.tasks import TaskSpec
 from hrm.variants import union
@@ -85,9 +87,23 @@ class TrialSpec(Spec):
     batches."""
     num_reports: int = Field(8, ge=1)
     """Evaluations on validation, evenly spaced over the budget; a checkpoint is written at each."""
+    guards: GuardsSpec = GuardsSpec()
+    """What ends the training at a report, before its budget is spent."""
     seed: int = Field(0, ge=0, lt=2**31)
     initialize_from: StartSpec | None = None
     """The checkpoint whose weights a fresh training starts from; null: weights drawn from the seed."""
+    changes: tuple[ChangeSpec, ...] = ()
+    """Parameters that change at reports, in their order: the schedule that a population found."""
+
+    def at(self, report: int) -> Self:
+        """The trial as it trains from the end of this report on."""
+        made = [change for change in self.changes if change.report <= report]
+        if not made:
+            return self
+        data = self.model_dump(mode="json", exclude={"changes"})
+        for change in made:
+            data = changed(data, change.parameters)
+        return parse_spec(type(self), data, f"the trial after report {report}")
 
     @model_validator(mode="after")
     def _iterations_are_the_originals(self) -> Self:
@@ -96,6 +112,29 @@ class TrialSpec(Spec):
                 f"epochs_per_iteration must be null where sampling is {self.sampling!r}, got "
                 f"{self.epochs_per_iteration}; set sampling: original"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _guards_can_act(self) -> Self:
+        for field, reports in self.guards.idle(self.num_reports).items():
+            raise ValueError(
+                f"guards.{field} must be below num_reports, which is {self.num_reports}, got {reports}; lower it, or "
+                "raise num_reports"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _changes_can_be_made(self) -> Self:
+        reports, last = [change.report for change in self.changes], self.num_reports - 1
+        if reports != sorted(set(reports)) or not all(report <= last for report in reports):
+            raise ValueError(f"changes: their reports must rise and be at most {last}, got {reports}; order them")
+        for path in dict.fromkeys(path for change in self.changes for path in change.parameters):
+            if problem := unchangeable(path, path):
+                raise ValueError(f"changes: {path} {problem.rule}, got a change of it; {problem.way_out}")
+        try:
+            self.at(last)
+        except SpecError as error:
+            raise ValueError(f"changes must leave a valid trial, got {error}") from error
         return self
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from hrm.errors import InfrastructureError, Problem, SpecError, TrialError
 from orchestrator.data_options import add_data_commands
+from orchestrator.render_options import add_render_commands
 from orchestrator.signals import STOPPED
 
 DONE, TRIALS_FAILED, WRONG_INPUT, CLUSTER_FAILED = 0, 1, 2, 3
@@ -68,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     _experiment_options(sweep)
     sweep.add_argument("--name", help="the sweep's name (default: the file's); another name is another sweep")
     sweep.add_argument("--address", help="of a running Ray cluster: auto, or host:port of its head (default: our own)")
+    sweep.add_argument("--store", help="where checkpoints, data and copies of the log go too: a path, or such as "
+                       "s3://bucket/prefix (default: nowhere; the storage is all there is)")  # fmt: skip
+    sweep.add_argument("--nodes", type=int, default=1, help="wait until the cluster at --address has so many")
+    sweep.add_argument("--dry-run", action="store_true",
+                       help="measure some steps of every arm, say what the sweep will take, run nothing")  # fmt: skip
 
     train = _command(commands, "train", _train, "train one arm's trial as it stands, without a search")
     _experiment_options(train)
@@ -86,11 +92,23 @@ def _parser() -> argparse.ArgumentParser:
     ):
         look = _command(commands, name, command, text)
         look.add_argument("name", nargs=None if name in ("stop", "clean") else "?", help="default: the newest sweep")
+        if name != "stop":
+            look.add_argument("--store", help="look at the copies in this store: the storage is elsewhere, or lost")
+        if name == "status":
+            look.add_argument("--all", action="store_true", help="show every trial of a large sweep")
+        if name == "report":
+            look.add_argument("--from-mlflow", nargs="?", const="", metavar="URI",
+                              help="read its runs in MLflow instead (default: the storage's database)")  # fmt: skip
+            look.add_argument("--output", type=Path, help="write it to this folder (default: the sweep's)")
 
     _checkpoint_commands(commands)
     add_data_commands(commands, _command)
+    add_render_commands(commands, _command, _experiment_options)
     _command(commands, "list", _list, "list the sweeps of the storage")
-    _command(commands, "doctor", _doctor, "examine this machine: every line with a verdict and the fix")
+    doctor = _command(commands, "doctor", _doctor, "examine this machine or a cluster: lines with verdict and fix")
+    doctor.add_argument("--address", help="of a running Ray cluster: every node of it is examined, too")
+    doctor.add_argument("--store", help="URI of a store to try, such as s3://bucket/prefix")
+    doctor.add_argument("--tracker", help="URI of an MLflow server to try, such as http://host:5000")
     schema = _command(commands, "schema", _schema, "print the JSON schema of a file, for editors")
     schema.add_argument("--of", choices=("experiment", "trial", "recipe"), default="experiment")
     return parser
@@ -120,16 +138,16 @@ def _checkpoint_commands(commands: Any) -> None:
     _original_options(bring, "a file of original HRM, TRM or URM code, such as step_1234")
     bring.add_argument("--output", type=Path, help="the checkpoint's folder (default: imported/ in the storage)")
     give = _command(inside, "export", _checkpoint_export, "write a checkpoint's weights as one file")
-    give.add_argument("path", type=Path, help="the folder of a checkpoint")
+    give.add_argument("path", help="the folder of a checkpoint, or its URI")
     give.add_argument("--output", type=Path, required=True, help="the file")
     give.add_argument("--format", choices=("original", "safetensors"), default="original",
                       help="the original code's state dict, or plain safetensors (default: original)")  # fmt: skip
     give.add_argument("--weights", choices=("ema", "raw"),
                       help="averaged or as trained (default: those that evaluations use)")  # fmt: skip
     show = _command(inside, "show", _checkpoint_show, "show what is in a checkpoint, ours or an original state dict")
-    _original_options(show, "the folder of a checkpoint, or a file of the original code")
+    _original_options(show, "the folder of a checkpoint, its URI, or a file of the original code")
     look = _command(inside, "evaluate", _checkpoint_evaluate, "measure a checkpoint on a split of a task")
-    look.add_argument("path", type=Path, help="the folder of a checkpoint")
+    look.add_argument("path", help="the folder of a checkpoint, or its URI")
     look.add_argument("--task", help="a recipe in datasets/, or the path of one (default: what it was trained on)")
     look.add_argument("--split", choices=("train", "validation", "test"), default="validation")
     look.add_argument("--predictions", type=Path, help="keep what the model said in this file, for `judge`")
@@ -138,7 +156,7 @@ def _checkpoint_commands(commands: Any) -> None:
 
 
 def _original_options(parser: argparse.ArgumentParser, path: str) -> None:
-    parser.add_argument("path", type=Path, help=path)
+    parser.add_argument("path", help=path)
     parser.add_argument("--config", type=Path, help="its configuration (default: all_config.yaml beside it)")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="fields",
                         help="a field of that configuration, such as num_heads=8 (again for more)")  # fmt: skip
@@ -150,8 +168,12 @@ def _sweep(options: argparse.Namespace) -> int:
     from orchestrator.sweep import run_sweep
 
     experiment = load_experiment(options.experiment, options.overrides, options.smoke, options.name)
+    if options.dry_run:
+        from orchestrator.dry_run import dry_run
+
+        return dry_run(experiment, options)
     view = view_for(options.json)
-    outcome = run_sweep(experiment, options.storage, options.address, view)
+    outcome = run_sweep(experiment, options.storage, options.address, view, options.nodes, options.store)
     report = outcome.report.to_json()
     if options.json:
         print(report)
@@ -175,25 +197,19 @@ def _validate(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from orchestrator.progress import show_status
+    from orchestrator.status import show_status
 
-    show_status(_store(options), options.json)
+    show_status(_store(options), options.json, options.all)
     return DONE
 
 
 def _report(options: argparse.Namespace) -> int:
-    from analysis.markdown import render_markdown
-    from analysis.report import build_report, write_report
-    from analysis.sweep import load_sweep
+    from orchestrator.reporting import report_from_mlflow, report_here
 
-    store = _store(options)
-    sweep = load_sweep(store.directory)
-    known = store.directory / "report.json"
-    importance = json.loads(known.read_text()).get("importance") if known.exists() else None
-    report = build_report(sweep, importance) if store.is_locked() else write_report(sweep, store.directory, importance)
-    print(report.to_json() if options.json else render_markdown(report))
-    if not options.json and not store.is_locked():
-        print(f"\nThe full report: {store.directory / 'report.html'}")
+    if options.from_mlflow is None:
+        report_here(_store(options), options)
+    else:
+        report_from_mlflow(options)
     return DONE
 
 
@@ -212,19 +228,19 @@ def _clean(options: argparse.Namespace) -> int:
 def _checkpoint_import(options: argparse.Namespace) -> int:
     from orchestrator.checkpoints import import_checkpoint
 
-    return import_checkpoint(options)
+    return import_checkpoint(_with_folder(options))
 
 
 def _checkpoint_export(options: argparse.Namespace) -> int:
     from orchestrator.checkpoints import export_checkpoint
 
-    return export_checkpoint(options)
+    return export_checkpoint(_with_folder(options))
 
 
 def _checkpoint_evaluate(options: argparse.Namespace) -> int:
     from orchestrator.evaluation import evaluate_checkpoint
 
-    return evaluate_checkpoint(options)
+    return evaluate_checkpoint(_with_folder(options))
 
 
 def _checkpoint_judge(options: argparse.Namespace) -> int:
@@ -236,11 +252,18 @@ def _checkpoint_judge(options: argparse.Namespace) -> int:
 def _checkpoint_show(options: argparse.Namespace) -> int:
     from orchestrator.checkpoints import show_checkpoint
 
-    return show_checkpoint(options)
+    return show_checkpoint(_with_folder(options))
+
+
+def _with_folder(options: argparse.Namespace) -> argparse.Namespace:
+    from orchestrator.fetched import checkpoint_folder
+
+    options.path = checkpoint_folder(options.path)
+    return options
 
 
 def _list(options: argparse.Namespace) -> int:
-    from orchestrator.progress import show_list
+    from orchestrator.status import show_list
 
     show_list(options.storage, options.json)
     return DONE
@@ -249,7 +272,7 @@ def _list(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from orchestrator.doctor import as_json, examine, render, worst
 
-    findings = examine(options.storage)
+    findings = examine(options.storage, options.store, options.tracker, options.address)
     if options.json:
         print(as_json(findings))
     else:
@@ -268,6 +291,10 @@ def _store(options: argparse.Namespace) -> Any:
     """The store of a sweep by its name, or of the newest. Raises SpecError, naming the sweeps there are."""
     from orchestrator.store import SweepStore
 
+    if getattr(options, "store", None):
+        from orchestrator.fetched import sweep_in
+
+        return sweep_in(options.store, options.name)
     found = sorted((options.storage / "sweeps").glob("*/sweep.json"), key=lambda path: path.stat().st_mtime)
     names = [path.parent.name for path in found]
     if options.name is None and names:

@@ -33,14 +33,14 @@ _SAMPLED_ROWS = 1000
 def arm_costs(experiment: Experiment, data_root: Path) -> list[ArmCost]:
     """The costs of every arm on each of its tasks, in order. Needs the built data."""
     datasets = {name: open_dataset(task, data_root) for name, task in experiment.tasks.items()}
-    scored = {name: _scored_tokens(dataset) for name, dataset in datasets.items()}
+    scored = {name: scored_tokens(dataset) for name, dataset in datasets.items()}
     return [_cost(arm, datasets[arm.task].shape, scored[arm.task]) for arm in experiment.arms]
 
 
 def measure(quantity: Quantity, trial: TrialSpec, shape: TaskShape) -> float:
     """One quantity of a trial."""
     if quantity == "flops_per_token":
-        return _training_flops(trial, shape) / shape.sequence_length
+        return training_flops(trial, shape) / shape.sequence_length
     with torch.device("meta"):
         return trial.model.build(shape).num_parameters()
 
@@ -49,8 +49,8 @@ def _cost(arm: Arm, shape: TaskShape, scored: float) -> ArmCost:
     trial, length = arm.trial({}, 0), shape.sequence_length
     with torch.device("meta"):
         model = trial.model.build(shape)
-    training = _training_flops(trial, shape)
-    steps = _steps(trial, training, scored)
+    training = training_flops(trial, shape)
+    steps = steps_of(trial, training, scored)
     return ArmCost(
         arm=arm.name,
         task=arm.task,
@@ -67,14 +67,14 @@ def _cost(arm: Arm, shape: TaskShape, scored: float) -> ArmCost:
     )
 
 
-def _training_flops(trial: TrialSpec, shape: TaskShape) -> float:
+def training_flops(trial: TrialSpec, shape: TaskShape) -> float:
     """Of a segment on a row, a mean over the training: depth curricula and growing gradient horizons change them."""
     each = [trial.model.flops(shape, (n + 0.5) / _POINTS).training for n in range(_POINTS)]
     # An equal share of a budget in FLOPs is fewer steps where a step costs more
     return harmonic_mean(each) if trial.budget.axis == "flops" else fmean(each)
 
 
-def _steps(trial: TrialSpec, row_flops: float, scored: float) -> int | None:
+def steps_of(trial: TrialSpec, row_flops: float, scored: float) -> int | None:
     """The optimizer steps that the budget buys, where no row halts early; None for a budget in seconds."""
     spent_by_a_step = {
         "steps": 1.0,
@@ -86,7 +86,7 @@ def _steps(trial: TrialSpec, row_flops: float, scored: float) -> int | None:
     return None if spent is None else math.ceil(trial.budget.amount / spent - 1e-9)
 
 
-def _scored_tokens(dataset: Dataset) -> float:
+def scored_tokens(dataset: Dataset) -> float:
     """Of a training row on average, by rows evenly spread over the split."""
     rows = dataset.split("train")
     sample = np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLED_ROWS)).astype(np.int64)

@@ -35,11 +35,12 @@ def check_disk(experiment: Experiment, store: SweepStore) -> None:
 
 
 def forecast_bytes(experiment: Experiment, store: SweepStore) -> int:
-    """Running trials, each arm's best trial, and all replicas, each at its arm's largest."""
+    """Running trials, each arm's best trial or Pareto front, and all replicas, each at its arm's largest."""
     spec = experiment.spec
     sizes = [_checkpoint_bytes(arm, store) for arm in experiment.arms]
     running = COPIES_WHILE_RUNNING * max(sizes) * (spec.resources.max_concurrent_trials or os.cpu_count() or 1)
-    return running + sum(sizes) * (2 + spec.replicas.seeds * spec.replicas.configurations)
+    best = spec.search.trials if spec.search.objectives else 1
+    return running + sum(sizes) * (1 + best + spec.replicas.seeds * spec.replicas.configurations)
 
 
 def _checkpoint_bytes(arm: Arm, store: SweepStore) -> int:

@@ -8,27 +8,31 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError
 
 from hrm.errors import Problem, SpecError
-from hrm.evaluate import METRICS
 from hrm.spec import Spec, parse_spec
 from hrm.strict_yaml import read_yaml
 from hrm.tasks import TaskSpec
 from hrm.trial import BudgetSpec, ObjectiveSpec, TrialSpec
 from hrm.variants import union
+from orchestrator.limits import LimitSpec, PriceSpec, unpriced
 from orchestrator.matching import MatchSpec, unmatched
+from orchestrator.objectives import SearchObjectiveSpec
 from orchestrator.overrides import with_overrides, with_smoke
+from orchestrator.population import PopulationSpec, unsuitable
 from orchestrator.recipes import astray, named_tasks
+from orchestrator.replicas import ReplicaSpec
 from orchestrator.resources import ResourceSpec
 from orchestrator.schedulers import PrunerSpec
 from orchestrator.schedulers.successive_halving import SuccessiveHalvingSpec
 from orchestrator.search import SamplerSpec
 from orchestrator.search.tpe import TPESpec
+from orchestrator.search_rules import unmeasured, unsearchable
 from orchestrator.space import Space, apply, merge, prove
 from orchestrator.starts import identified, unfit
 from orchestrator.trackers import TrackerSpec
@@ -50,6 +54,8 @@ class ArmSpec(Spec):
     description: str = ""
     patch: dict[str, Any] = Field(default_factory=dict)
     space: Space = Field(default_factory=dict)
+    points: list[dict[str, Any]] = Field(default_factory=list)
+    """Configurations of this arm that are tried first, before those of `search`; what one leaves out is drawn."""
     tasks: list[str] | None = Field(None, min_length=1)
     """The names of the tasks that it runs on; null for all."""
 
@@ -64,22 +70,23 @@ class SearchSpec(Spec):
     sampler: AnySamplerSpec = TPESpec()
     pruner: AnyPrunerSpec = SuccessiveHalvingSpec()
     trials: int = Field(8, ge=1)
-    """Per arm and task."""
+    """Per arm and task; with `population` its members."""
+    population: PopulationSpec | None = None
+    """Population based training in the place of the pruner: the worst members take over the states of the best."""
     deterministic: bool = False
     """The same seed gives the same sweep, whatever finishes first or is killed: trials are asked for in generations,
     and a trial is compared with those of earlier generations only."""
     generation: int = Field(4, ge=1)
     """Trials per generation; used where `deterministic` is true."""
     seed: int = Field(0, ge=0, lt=2**31)
-
-
-class ReplicaSpec(Spec):
-    """The best configurations of each arm, run again; only these decide the comparison, on the test split."""
-
-    seeds: int = Field(3, ge=0)
-    """Runs of each configuration, with seeds that every arm shares; 0 for a search without a decision."""
-    configurations: int = Field(1, ge=1)
-    first_seed: int = Field(1000, ge=0, lt=2**30)
+    objectives: list[SearchObjectiveSpec] = Field(default_factory=list)
+    """Several objectives, the sweep's own first: metrics, or costs (`parameters`, `flops_per_token`, `flops`,
+    `seconds`). Empty for the sweep's alone. The search then gives a Pareto front."""
+    points: list[dict[str, Any]] = Field(default_factory=list)
+    """Configurations that every arm tries first: path to value in `space`; what one leaves out is drawn."""
+    warm_start: list[str] = Field(default_factory=list)
+    """Earlier sweeps, by name in this storage or by directory: the sampler learns from their completed trials of the
+    same arms and tasks."""
 
 
 class ExperimentSpec(Spec):
@@ -100,13 +107,16 @@ class ExperimentSpec(Spec):
     match: MatchSpec = MatchSpec()
     replicas: ReplicaSpec = ReplicaSpec()
     resources: ResourceSpec = ResourceSpec()
+    limits: LimitSpec = LimitSpec()
+    prices: PriceSpec = PriceSpec()
     trackers: Sequence[AnyTrackerSpec] = (MlflowSpec(),)
     smoke: dict[str, Any] = Field(default_factory=dict)
     """Laid over this file by `--smoke`: the same question in seconds."""
 
     def science(self) -> dict[str, Any]:
         """The part that changes the numbers: what a sweep directory may not change under its name."""
-        data = self.model_dump(mode="json", exclude={"question", "match", "resources", "trackers", "smoke"})
+        place = {"question", "match", "resources", "limits", "prices", "trackers", "smoke"}
+        data = self.model_dump(mode="json", exclude=place)
         for arm in data["arms"].values():
             arm.pop("description")
         for holder in (data["base"], *(arm["patch"] for arm in data["arms"].values())):
@@ -124,6 +134,8 @@ class Arm:
     template: dict[str, Any]
     """A whole TrialSpec as data."""
     space: Space
+    points: list[dict[str, Any]] = field(default_factory=list)
+    """Configurations that are tried first."""
 
     def trial(self, parameters: dict[str, Any], seed: int) -> TrialSpec:
         """The trial of a configuration. Raises SpecError where values that are each allowed do not go together."""
@@ -166,7 +178,10 @@ def load_experiment(
         problems += astray({name: arm.tasks for name, arm in spec.arms.items()}, list(tasks), path)
     name = name or path.stem + ("-smoke" if smoke else "")
     problems += _misnamed({"--name": [name], f"{path}: arms": spec.arms, f"{path}: tasks": tasks})
-    problems += _unmeasured(spec, tasks, path) + unmatched(spec, str(path)) + unfit(spec, arms, str(path))
+    problems += unpriced(spec.limits, spec.prices, str(path)) + unsuitable(spec, arms, str(path))
+    problems += unmeasured(spec, tasks, str(path)) + unmatched(spec, str(path)) + unfit(spec, arms, str(path))
+    if not problems:  # only then are spaces and templates what they say
+        problems = unsearchable(spec, arms, tasks, str(path))
     if problems:
         raise SpecError(*dict.fromkeys(problems))
     return Experiment(name, spec, tasks, arms)
@@ -180,17 +195,6 @@ def _misnamed(names: dict[str, Iterable[str]]) -> list[Problem]:
         for place, given in names.items()
         for name in given
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name)
-    ]
-
-
-def _unmeasured(spec: ExperimentSpec, tasks: dict[str, TaskSpec], path: Path) -> list[Problem]:
-    metric = spec.objective.metric
-    return [
-        Problem(
-            f"{path}: objective.metric", f"must be one of {', '.join(known)} on {name}, got {metric!r}", "Correct it"
-        )
-        for name, task in tasks.items()
-        if metric not in (known := (*METRICS, *task.metrics))
     ]
 
 
@@ -289,4 +293,4 @@ def _arm(spec: ExperimentSpec, name: str, arm: ArmSpec, task_name: str, task: Ta
         "budget": spec.budget.model_dump(mode="json"),
         "objective": spec.objective.model_dump(mode="json"),
     }
-    return Arm(name, task_name, template, {**spec.space, **arm.space})
+    return Arm(name, task_name, template, {**spec.space, **arm.space}, [*arm.points, *spec.search.points])

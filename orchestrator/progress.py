@@ -1,17 +1,13 @@
-"""What a person sees in the terminal: a live table while a sweep runs, its answer at the end, `status` and `list`.
+"""What a person sees in the terminal: a live table while a sweep runs, and its answer at the end.
 
 Without a terminal there is no live table, and with `--json` nothing but the JSON goes to standard output.
 """
 
 from __future__ import annotations
 
-import json
+import heapq
 import os
-import sys
 import time
-from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console, Group
@@ -20,20 +16,18 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.numbers import duration
-from analysis.records import SweepRecord, TrialRecord
+from analysis.records import TrialRecord
 from analysis.report import Report as SweepReport
-from analysis.report import build_report
-from analysis.sweep import Sweep, load_sweep
 from hrm.records import Report
 from hrm.resolve import fast_bfloat16
 from orchestrator.cluster.connect import Cluster
 from orchestrator.ledger import Ledger
-from orchestrator.store import SweepStore
-from orchestrator.sweep import SweepOutcome, View
+from orchestrator.status import trial_row, trials_table
+from orchestrator.sweep import SweepOutcome
+from orchestrator.view import View
 
-ENDED_SHOWN = 6
-"""Of the trials that have ended, the table shows the latest."""
-_COLOURS = {"running": "cyan", "completed": "green", "pruned": "yellow", "failed": "red", "waiting": "dim"}
+ENDED_SHOWN, RUNNING_SHOWN = 6, 20
+"""Rows of the live table, the latest of each."""
 
 
 class TerminalView(View):
@@ -44,10 +38,15 @@ class TerminalView(View):
         self._live: Live | None = None
 
     def waiting(self, message: str) -> None:
-        self.console.print(f"[dim]{message} ...[/]")
+        if message:
+            self.console.print(f"[dim]{message} ...[/]")
 
     def measured(self, comparison: str) -> None:
         self.console.print(comparison, highlight=False, soft_wrap=True)
+
+    def noticed(self, outlook: str) -> None:
+        if outlook:
+            self.console.print(f"[yellow]note:[/] {outlook}", soft_wrap=True, highlight=False)
 
     def started(self, ledger: Ledger, cluster: Cluster, concurrency: int, ui_commands: list[str]) -> None:
         print_ = self.console.print
@@ -119,7 +118,9 @@ class _LiveTable:
         busy = max(sum(r.state == "running" for r in records), 1)
         estimate = f", about {duration(left * sum(worked) / len(worked) / busy)} left" if worked else ""
         elapsed = duration(time.time() - self._began)
+        spent = self._ledger.meter.in_words(records)
         line = Text(f"{len(ended)} of {planned} trials ended, {left} to go; {elapsed} so far{estimate}\n", style="bold")
+        line.append(f"{spent}\n" if spent else "")
         return line.append(f"best so far  {best_by_arm(records, self._ledger.experiment.spec.objective.direction)}")
 
 
@@ -131,47 +132,15 @@ def best_by_arm(records: list[TrialRecord], direction: str) -> str:
     return "   ".join(f"{arm} {best(found):.4f}" for arm, found in values.items() if found)
 
 
-def _empty_trials_table() -> Table:
-    """The columns of `_row`; what is left of the width goes to the parameters, which come last."""
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-    for title in ("trial", "state", "report", "step", "loss", "best", "time"):
-        right = title in ("step", "loss", "best", "time")
-        table.add_column(title, no_wrap=True, justify="right" if right else "left")
-    table.add_column("parameters", no_wrap=True, overflow="ellipsis", ratio=1)
-    return table
-
-
 def _trials_table(records: list[TrialRecord], reports: dict[str, Report]) -> Table:
-    table = _empty_trials_table()
-    running = [r for r in records if r.state == "running"]
-    ended = sorted((r for r in records if r.ended is not None), key=lambda r: r.ended or 0.0)
-    for record in [*ended[-ENDED_SHOWN:], *running]:
-        table.add_row(*_row(record, reports.get(record.key)))
+    table = trials_table()
+    running = sorted((r for r in records if r.state == "running"), key=lambda r: r.started or 0.0)
+    if len(running) > RUNNING_SHOWN:
+        table.caption = f"and {len(running) - RUNNING_SHOWN} more run"
+    ended = heapq.nlargest(ENDED_SHOWN, (r for r in records if r.ended is not None), key=lambda r: r.ended or 0.0)
+    for record in [*reversed(ended), *running[-RUNNING_SHOWN:]]:
+        table.add_row(*trial_row(record, reports.get(record.key)))
     return table
-
-
-def _row(record: TrialRecord, report: Report | None) -> list[str]:
-    colour = _COLOURS[record.state]
-    seconds = (record.ended or time.time()) - (record.started or time.time())
-    of = record.spec.get("num_reports", "?")
-    return [
-        record.key,
-        f"[{colour}]{record.state}[/]",
-        f"{report.index}/{of}" if report else f"0/{of}",
-        str(report.progress.step) if report else "",
-        f"{report.validation['loss']:.4f}" if report and "loss" in report.validation else "",
-        f"{record.objective:.4f}" if record.objective is not None else "",
-        duration(seconds),
-        parameters_in_words(record.parameters),
-    ]
-
-
-def parameters_in_words(parameters: dict[str, Any]) -> str:
-    """`learning_rate 0.0023  batch_size 8`: the last part of each path and a short value."""
-    short = {path.rsplit(".", 1)[-1]: value for path, value in parameters.items()}
-    return "  ".join(
-        f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}" for name, value in short.items()
-    )
 
 
 def _arms_table(report: SweepReport) -> Table:
@@ -194,68 +163,3 @@ def _arms_table(report: SweepReport) -> Table:
             duration(arm.seconds) if arm.seconds else "",
         )
     return table
-
-
-def show_status(store: SweepStore, as_json: bool) -> None:
-    """Where a sweep stands."""
-    sweep = load_sweep(store.directory)
-    state = _state(sweep.record, store)
-    report = build_report(sweep, None)
-    if as_json:
-        trials = [_status_of(sweep, trial) for trial in sweep.trials]
-        facts = {"name": sweep.record.name, "state": state, "trials": report.trials, "answer": report.answer}
-        print(json.dumps({**facts, "elapsed_seconds": sweep.record.elapsed_seconds, "each": trials}))
-        return
-    console = Console()
-    console.print(f"[bold]{sweep.record.name}[/] {state}; {report.answer['sentence']}")
-    table = _empty_trials_table()
-    for trial in sweep.trials:
-        reports = sweep.reports(trial)
-        table.add_row(*_row(trial, reports[-1] if reports else None))
-    console.print(table)
-    for trial in sweep.trials:
-        if trial.state == "failed":
-            console.print(f"[red]{trial.key}[/] {trial.reason}; log {sweep.log_of(trial)}", soft_wrap=True)
-
-
-def _status_of(sweep: Sweep, trial: TrialRecord) -> dict[str, Any]:
-    reports = sweep.reports(trial)
-    return {
-        "key": trial.key,
-        "state": trial.state,
-        "reason": trial.reason,
-        "step": reports[-1].progress.step if reports else 0,
-        "objective": trial.objective,
-        "parameters": trial.parameters,
-    }
-
-
-def show_list(storage: Path, as_json: bool) -> None:
-    """The sweeps of a storage."""
-    rows: list[dict[str, Any]] = []
-    for path in sorted((storage / "sweeps").glob("*/sweep.json")):
-        sweep = load_sweep(path.parent)
-        counts = Counter(trial.state for trial in sweep.trials)
-        state = _state(sweep.record, SweepStore(storage, path.parent.name))
-        rows.append(
-            {"name": path.parent.name, "state": state, "trials": dict(counts), "question": sweep.record.question}
-        )
-    if as_json:
-        print(json.dumps(rows))
-        return
-    if not rows:
-        print(f"No sweeps in {storage}. Start one: python -m orchestrator sweep experiments/text_adapt.yaml")
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("name", "state", "trials", "question"):
-        table.add_column(title)
-    for row in rows:
-        counts_in_words = ", ".join(f"{n} {state}" for state, n in row["trials"].items())
-        table.add_row(row["name"], row["state"], counts_in_words, row["question"])
-    Console(file=sys.stdout).print(table)
-
-
-def _state(record: SweepRecord, store: SweepStore) -> str:
-    if record.finished:
-        return "finished"
-    return "running" if store.is_locked() else "stopped"

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
+import torch
 from rich.console import Console
 
 from hrm.context import LocalContext
@@ -18,6 +19,7 @@ from hrm.records import TrialResult
 from hrm.train import StopRequested, train
 from hrm.trial import TrialSpec
 from orchestrator.experiment import Arm, Experiment, load_experiment
+from orchestrator.resources import this_machine
 from orchestrator.signals import STOPPED, stop_on_signals
 from orchestrator.starts import check_starts
 from orchestrator.trial_driver import log_to
@@ -35,9 +37,15 @@ def train_one(options: argparse.Namespace) -> int:
     lock = _locked(directory)
     check_starts([arm], data)
     attempts = [int(path.name) for path in (directory / "attempts").glob("[0-9]*")]
-    resources, attempt = experiment.spec.resources, max(attempts, default=0) + 1
+    machine = this_machine()
+    resources, attempt = experiment.spec.resources.resolved(machine), max(attempts, default=0) + 1
     context = LocalContext(
-        directory, data, threads=resources.cpus_per_worker, compile=resources.compile, attempt=attempt
+        directory,
+        data,
+        device=torch.device("cuda" if resources.gpus_per_worker and machine[0][1] else "cpu"),
+        threads=resources.cpus_per_worker,
+        compile=resources.compile,
+        attempt=attempt,
     )
     console = Console(stderr=options.json)
     console.print(f"{arm.name}, seed {options.seed}, in {directory}", soft_wrap=True)

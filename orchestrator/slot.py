@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import threading
 import time
 import uuid
@@ -21,19 +22,21 @@ import torch
 import torch.distributed as dist
 from ray import train as ray_train
 from ray import tune
-from ray.train.torch import TorchTrainer, get_device
+from ray.train.torch import TorchTrainer, get_device, get_devices
 from torch import Tensor
 
-from orchestrator.failures import Failure
-from orchestrator.ledger import Job
-from orchestrator.resources import ResourceSpec
+from orchestrator.failures import WORKER_LOST, Failure, PreemptedError
+from orchestrator.heart import HEART
+from orchestrator.jobs import Job
+from orchestrator.node import GpuEnergy, gpu_names
+from orchestrator.resources import Resources
 from orchestrator.trial_driver import Place, ProcessContext, outcome, run_job
 
 START_SECONDS = 300.0
-"""How long a slot may take until its workers take the first job; then the attempt is given back as failed."""
+"""How long a slot's workers may take until they take a job; then it is given back, and the slot is built anew."""
 POLL_SECONDS = 5.0
 """How often a waiting trial looks whether its slot is still alive."""
-_LOST = Failure("infrastructure", "worker_lost: a training worker died")
+_LOST = Failure("infrastructure", f"{WORKER_LOST}: a training worker died")
 
 
 class Mailbox:
@@ -42,14 +45,19 @@ class Mailbox:
     An event is answered when the Tune actor asks for the next one: True to go on, False to leave the job.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, slot: str = "") -> None:
+        self._slot = slot
         self._changed = asyncio.Condition()
         self._job: tuple[int, str] | None = None
         self._number = 0
         self._handed_out = False
         self._event: dict[str, Any] | None = None
         self._answer: bool | None = None
-        self._closed = self._ever_taken = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        """What the Ray dashboard calls it."""
+        return f"{self._slot}: mailbox"
 
     async def put(self, job: str) -> None:
         """A new job; one that is under way is left."""
@@ -60,8 +68,8 @@ class Mailbox:
             self._changed.notify_all()
 
     async def is_taken(self) -> bool:
-        """True if the workers have ever taken a job."""
-        return self._ever_taken
+        """True if the workers have the job, or have had it."""
+        return self._handed_out or self._job is None
 
     async def next_event(self, seconds: float) -> dict[str, Any] | None:
         """Let the worker go on, and wait for its next event; None when `seconds` have passed."""
@@ -90,7 +98,6 @@ class Mailbox:
             if self._closed or self._job is None:
                 return None
             self._handed_out = self._handed_out or rank == 0
-            self._ever_taken = True
             return self._job
 
     async def post(self, number: int, event: dict[str, Any]) -> bool:
@@ -123,6 +130,15 @@ class SlotContext(ProcessContext):
         worker = ray_train.get_context()
         self.rank, self.world_size = worker.get_world_rank(), worker.get_world_size()
         self.device = get_device()
+        self._energy = GpuEnergy(gpu_names(get_devices()), place.gpu_share)
+
+    def system_metrics(self) -> dict[str, float]:
+        """This worker's node, and the energy that the GPUs of all workers took since it was last asked."""
+        metrics, joules = super().system_metrics(), self._energy.joules()
+        if self.device.type != "cuda":
+            return metrics
+        total = float(self.all_reduce(torch.tensor([math.nan if joules is None else joules], device=self.device)))
+        return metrics if math.isnan(total) else metrics | {"energy_joules": total}
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         if self.world_size > 1:
@@ -145,8 +161,13 @@ class SlotContext(ProcessContext):
         return whole.view(tensor.dtype).view(-1, *tensor.shape[1:])
 
     def should_stop(self) -> bool:
-        wanted = super().should_stop() if self.rank == 0 else False
-        return bool(self.agree(wanted))
+        return self.any(super().should_stop())
+
+    def any(self, wanted: bool) -> bool:
+        """True, on every worker, if one of them wants it."""
+        if self.world_size == 1:
+            return wanted
+        return bool(self.all_reduce(torch.tensor([float(wanted)], device=self.device)).item())
 
     def agree(self, wanted: bool) -> bool:
         """The first worker's answer, on every worker."""
@@ -161,6 +182,7 @@ def work(config: dict[str, Any]) -> None:
     """What every worker of a slot does until the slot closes: take a job, train, post events."""
     mailbox, place, last = config["mailbox"], Place(**config["place"]), 0
     rank = ray_train.get_context().get_world_rank()
+    ray.get(ray.get_runtime_context().current_actor.__ray_call__.remote(_listen))
     while True:
         taken = ray.get(mailbox.take.remote(last, rank))
         if taken is None:
@@ -176,8 +198,15 @@ def work(config: dict[str, Any]) -> None:
             answer = ray.get(mailbox.post.remote(last, event)) if rank == 0 else False
             go_on = context.agree(answer)
         reports.close()
+        if context.any(HEART.told == "leave"):
+            raise PreemptedError("a worker was told to leave, and the trial has saved")  # and a new group begins
         if context.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _listen(worker: Any) -> None:
+    """In the worker's main thread, where alone signals can be handled."""
+    HEART.leave_on_sigterm()
 
 
 def _leave_if_alone(event: dict[str, Any], context: SlotContext, mailbox: Any, number: int) -> None:
@@ -192,12 +221,18 @@ def _leave_if_alone(event: dict[str, Any], context: SlotContext, mailbox: Any, n
 class SlotTrial(tune.Trainable):
     """The Tune actor of a slot: starts it once, then runs one trial after another in it."""
 
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """No CPU: its Ray Train workers take them, and on a small machine would wait for its own for ever."""
+        return tune.PlacementGroupFactory([{"memory": 1e6}])
+
     def setup(self, config: dict[str, Any]) -> None:
+        HEART.leave_on_sigterm()
+        self._name = f"{Path(config['place']['sweep_directory']).name}-slot-{uuid.uuid4().hex[:4]}"
         mailbox: Any = ray.remote(Mailbox)
-        self._mailbox = mailbox.options(num_cpus=0, max_concurrency=64).remote()
+        self._mailbox = mailbox.options(num_cpus=0, max_concurrency=64).remote(self._name)
         self._error: BaseException | None = None
-        self._deadline = time.monotonic() + START_SECONDS
-        trainer = _trainer(self._mailbox, config["place"], ResourceSpec(**config["resources"]))
+        trainer = _trainer(self._name, self._mailbox, config["place"], Resources(**config["resources"]))
         self._thread = threading.Thread(target=self._fit, args=(trainer,), daemon=True)
         self._thread.start()
         self.reset_config(config)
@@ -209,25 +244,42 @@ class SlotTrial(tune.Trainable):
             self._error = error
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        job, place = Job(**json.loads(new_config["job"])), Place(**new_config["place"])
+        HEART.take(job.key, job.attempt, -1, place.hang_seconds, place.trial_directory(job.key) / "log.txt")
+        self._deadline = time.monotonic() + START_SECONDS
         ray.get(self._mailbox.put.remote(new_config["job"]))
         return True
 
     def step(self) -> dict[str, Any]:
+        with HEART.at_work():
+            event = self._next_event()
+        if event.get("done"):
+            HEART.drop()
+        if "stopped" in event and HEART.told == "leave":
+            raise PreemptedError("the process was told to leave, and the trial has saved")
+        return event
+
+    def _next_event(self) -> dict[str, Any]:
         while True:
             event: dict[str, Any] | None = ray.get(self._mailbox.next_event.remote(POLL_SECONDS))
             if event is not None:
                 return event
+            HEART.beat()
             if not self._thread.is_alive():
                 raise RuntimeError(f"the slot's trainer ended: {self._error}")
             if time.monotonic() > self._deadline and not ray.get(self._mailbox.is_taken.remote()):
-                raise RuntimeError(f"no training worker came up in {START_SECONDS:.0f} s")
+                raise PreemptedError(f"the cluster gave no place to its workers in {START_SECONDS:.0f} s")
+
+    def __repr__(self) -> str:
+        """What the Ray dashboard calls it, and its run in the Train tab."""
+        return self._name
 
     def cleanup(self) -> None:
         ray.get(self._mailbox.close.remote())
         self._thread.join(timeout=30)
 
 
-def _trainer(mailbox: Any, place: dict[str, Any], resources: ResourceSpec) -> TorchTrainer:
+def _trainer(name: str, mailbox: Any, place: dict[str, Any], resources: Resources) -> TorchTrainer:
     """The slot's trainer. Its workers are restarted as often as they die; what becomes of the trial is the ledger's."""
     gpus = {"GPU": resources.gpus_per_worker} if resources.gpus_per_worker else {}
     return TorchTrainer(
@@ -239,8 +291,8 @@ def _trainer(mailbox: Any, place: dict[str, Any], resources: ResourceSpec) -> To
             resources_per_worker={"CPU": float(resources.cpus_per_worker), **gpus},
         ),
         run_config=ray_train.RunConfig(  # type: ignore[call-arg]  # typed as in Train V1
-            name=f"slot-{uuid.uuid4().hex[:8]}",
-            storage_path=str(Path(place["sweep_directory"]) / "slots"),
+            name=name,
+            storage_path=Place(**place).slots,
             failure_config=ray_train.FailureConfig(max_failures=-1),
             logging_config=ray_train.LoggingConfig(log_level="ERROR"),
         ),

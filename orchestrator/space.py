@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, Self
 
-import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import model_validator
 
 from hrm.errors import Problem, SpecError
@@ -49,16 +49,36 @@ class Dimension(Spec):
             raise ValueError("step and log exclude each other; remove one")
         return self
 
-    def suggest(self, trial: optuna.Trial, path: str) -> Scalar:
-        """Ask an Optuna trial for a value."""
+    @property
+    def is_whole(self) -> bool:
+        """True for a range of whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.high, int) and not isinstance(self.step, float)
+
+    def distribution(self) -> BaseDistribution:
+        """As Optuna says it."""
         if self.choices is not None:
-            choice: Scalar = trial.suggest_categorical(path, self.choices)
-            return choice
+            return CategoricalDistribution(self.choices)
         assert self.low is not None
         assert self.high is not None
-        if isinstance(self.low, int) and isinstance(self.high, int) and not isinstance(self.step, float):
-            return int(trial.suggest_int(path, self.low, self.high, log=self.log, step=self.step or 1))
-        return float(trial.suggest_float(path, float(self.low), float(self.high), log=self.log, step=self.step))
+        if self.is_whole:
+            return IntDistribution(int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
+        return FloatDistribution(float(self.low), float(self.high), log=self.log, step=self.step)
+
+    def refusal(self, value: Any) -> str:
+        """Why it is not one of the dimension's values; empty if it is."""
+        if self.choices is not None:
+            known = any(value == choice and type(value) is type(choice) for choice in self.choices)
+            return "" if known else f"must be one of {', '.join(map(repr, self.choices))}, got {value!r}"
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return f"must be a number, got {value!r}"
+        if self.is_whole and not isinstance(value, int):
+            return f"must be a whole number, got {value!r}"
+        assert self.low is not None
+        assert self.high is not None
+        if not self.low <= value <= self.high:
+            return f"must be between {self.low} and {self.high}, got {value!r}"
+        on_step = self.distribution()._contains(float(value))
+        return "" if on_step else f"must be {self.low} plus a multiple of the step {self.step}, got {value!r}"
 
     def probes(self) -> list[tuple[str, Scalar]]:
         """The values to prove, each with its name: both ends, or every choice."""
@@ -68,6 +88,13 @@ class Dimension(Spec):
 
 
 Space = dict[str, Dimension]
+Parameters = dict[str, Any]
+"""A configuration: a value for each path of a space."""
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """The space as Optuna says it."""
+    return {path: dimension.distribution() for path, dimension in space.items()}
 
 
 def merge(base: Any, patch: Any) -> Any:

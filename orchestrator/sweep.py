@@ -16,42 +16,32 @@ from analysis.report import Report as SweepReport
 from analysis.report import write_report
 from analysis.sweep import load_sweep
 from hrm.data.dataset import open_dataset
-from hrm.errors import InfrastructureError, Problem, SpecError
+from hrm.errors import InfrastructureError
 from hrm.provenance import code_version, environment
-from hrm.spec import parse_spec
+from hrm.remote import Archive
 from hrm.tasks import TaskSpec
-from orchestrator.cluster.connect import Cluster, connect
+from orchestrator.changes import check_changes
+from orchestrator.cluster.connect import connect
 from orchestrator.disk import check_disk
-from orchestrator.experiment import Experiment, ExperimentSpec
+from orchestrator.experiment import Experiment
+from orchestrator.fetched import checkpoint_folder
 from orchestrator.importance import importances
 from orchestrator.ledger import Ledger
+from orchestrator.limits import check_energy
 from orchestrator.matching import how_well, reference_arm
+from orchestrator.metrics import exporting
 from orchestrator.recipes import task_of
 from orchestrator.signals import stop_on_signals
-from orchestrator.store import SweepStore
+from orchestrator.store import SweepStore, publish
 from orchestrator.trackers.mirror import Mirror
 from orchestrator.trial_driver import Place
 from orchestrator.tuning import execute
 from orchestrator.validation import check_built, with_data
+from orchestrator.view import NotingView, View
+from orchestrator.warm_start import earlier_sweeps
 
 MIRROR_SECONDS = 60.0
 """How long the end of a sweep waits for its trackers."""
-
-
-class View:
-    """What a person watching is shown; this one shows nothing. Called in the driver's main thread."""
-
-    def waiting(self, message: str) -> None:
-        """Before something that takes seconds."""
-
-    def measured(self, comparison: str) -> None:
-        """Once, before Ray starts: in words, how closely the arms match."""
-
-    def started(self, ledger: Ledger, cluster: Cluster, concurrency: int, ui_commands: list[str]) -> None:
-        """Once, before the first trial."""
-
-    def ended(self) -> None:
-        """Once, after the last trial of this run of the driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,32 +60,46 @@ class SweepOutcome:
 
 
 def run_sweep(
-    experiment: Experiment, storage: Path, address: str | None = None, view: View | None = None
+    experiment: Experiment,
+    storage: Path,
+    address: str | None = None,
+    view: View | None = None,
+    min_nodes: int = 1,
+    store_uri: str | None = None,
 ) -> SweepOutcome:
     """Run or resume a sweep. Raises SpecError (nothing was run), InfrastructureError (the cluster failed)."""
-    view = view or View()
-    store = SweepStore(storage, experiment.name)
+    store = SweepStore(storage, experiment.name, Archive(store_uri) if store_uri else None)
     store.open()
+    view = NotingView(view or View(), store.directory)
     try:
         view.waiting("Building the data")
         experiment = with_data(_as_it_began(experiment, store), store.data_root)
         record = _sweep_record(experiment, store)
         view.measured(how_well(record.costs, reference_arm(experiment.spec), experiment.spec.budget))
-        check_disk(experiment, store)
+        if store.root is None:
+            check_disk(experiment, store)
+        publish(experiment, store)
         trackers = [spec.build(store.directory, store.storage) for spec in experiment.spec.trackers]
         mirrors = [Mirror(tracker, store.directory) for tracker in trackers]
         clock = _Clock(store, record, mirrors)
         ledger = Ledger(experiment, store, [clock, *mirrors])
-        gave_up = ""
-        if not ledger.is_complete():
+        clock.ledger = ledger
+        ledger.meter.elapsed = clock.elapsed
+        gave_up = ledger.meter.reached(ledger.records.values())
+        if not ledger.is_complete() and not gave_up:
+            view.noticed(ledger.meter.outlook(ledger.records.values(), ledger.planned_trials))
             with stop_on_signals(store.request_stop):
-                gave_up = _run(ledger, store, address, view, [tracker.ui_command for tracker in trackers])
+                gave_up = _run(ledger, store, (address, min_nodes), view, [t.ui_command for t in trackers])
+            ledger.keeping.sweep(ledger.lines)
         clock.write(finished=ledger.is_complete())
+        store.commit()
         view.waiting("Writing the report")
         report = write_report(load_sweep(store.directory), store.directory, importances(ledger))
         notes = _close(mirrors, store, report)
         failed = sum(r.state == "failed" for r in ledger.records.values())
-        return SweepOutcome(report, store.directory, ledger.is_complete(), gave_up, failed, notes)
+        complete = ledger.is_complete()
+        view.waiting("")
+        return SweepOutcome(report, store.directory, complete, "" if complete else gave_up, failed, notes)
     finally:
         store.close()
 
@@ -127,24 +131,16 @@ def _sweep_record(experiment: Experiment, store: SweepStore) -> SweepRecord:
     """Check the arms on the built data; write `sweep.json`, or check that the one that is there asks the same."""
     datasets = {name: _facts(task, store) for name, task in experiment.tasks.items()}
     costs = check_built(experiment, store.data_root)
-    science = experiment.spec.science()
-    if store.exists():
-        record = store.read_sweep()
-        stored = parse_spec(ExperimentSpec, record.experiment, str(store.directory / "sweep.json")).science()
-        changed = [key for key, value in science.items() if stored[key] != value]
-        fingerprints = {name: facts["fingerprint"] for name, facts in record.datasets.items()}
-        changed += [f"datasets.{n}" for n, facts in datasets.items() if fingerprints.get(n) != facts["fingerprint"]]
-        if changed:
-            raise SpecError(
-                Problem(
-                    str(store.directory),
-                    f"this sweep was started with other values of {', '.join(changed)}",
-                    "Give another --name, or undo the change",
-                )
-            )
-        return replace(record, costs=costs)
     spec = experiment.spec
-    per_line = spec.search.trials + spec.replicas.seeds * spec.replicas.configurations
+    planned = len(experiment.arms) * (spec.search.trials + spec.replicas.seeds * spec.replicas.configurations)
+    if store.exists():
+        fingerprints = {name: facts["fingerprint"] for name, facts in datasets.items()}
+        more = check_changes(spec, store, fingerprints)
+        record = store.read_sweep()
+        if more:
+            record = replace(record, planned_trials=planned, finished=False)
+        return replace(record, experiment=spec.model_dump(mode="json"), question=spec.question, costs=costs)
+    earlier_sweeps(experiment, store)
     record = SweepRecord(
         name=experiment.name,
         question=spec.question,
@@ -154,13 +150,14 @@ def _sweep_record(experiment: Experiment, store: SweepStore) -> SweepRecord:
         metric=spec.objective.metric,
         direction=spec.objective.direction,
         budget=spec.budget.model_dump(mode="json"),
-        planned_trials=len(experiment.arms) * per_line,
+        planned_trials=planned,
         datasets=datasets,
         command=" ".join(["python", "-m", "orchestrator", *sys.argv[1:]]),
         code=code_version(),
         environment=environment(),
         created=time.time(),
         costs=costs,
+        store=store.root.uri if store.root else "",
     )
     store.write_sweep(record)
     return record
@@ -182,36 +179,60 @@ class _Clock:
     def __init__(self, store: SweepStore, record: SweepRecord, mirrors: list[Mirror]) -> None:
         self._store, self._record, self._mirrors = store, record, mirrors
         self._began = self._written = time.monotonic()
+        self.ledger: Ledger | None = None
+        """Knows how many trials there will be after all."""
 
     def changed(self, key: str) -> None:
         """A trial moved: the driver is at work."""
         if time.monotonic() - self._written > 5.0:
             self.write(finished=False)
 
+    def elapsed(self) -> float:
+        """Seconds that a driver was at work, over all starts."""
+        return self._record.elapsed_seconds + time.monotonic() - self._began
+
     def write(self, finished: bool) -> None:
         """Write the time so far."""
         self._written = time.monotonic()
         if self._record.finished:  # nothing was left to do
             return
-        elapsed = self._record.elapsed_seconds + self._written - self._began
-        self._store.write_sweep(replace(self._record, elapsed_seconds=elapsed, finished=finished))
+        record = replace(self._record, elapsed_seconds=self.elapsed(), finished=finished)
+        if self.ledger:
+            plan = self.ledger.plan
+            record = replace(record, planned_trials=plan.planned_trials, exhausted=sorted(plan.exhausted))
+        self._store.write_sweep(record)
         for mirror in self._mirrors:
             mirror.changed_sweep()
 
 
-def _run(ledger: Ledger, store: SweepStore, address: str | None, view: View, ui_commands: list[str]) -> str:
+def _run(ledger: Ledger, store: SweepStore, where: tuple[str | None, int], view: View, ui_commands: list[str]) -> str:
     """Run jobs on Ray until nothing is left or the sweep is stopped. Gives the reason if it gave up."""
     view.waiting("Starting Ray")
-    resources = ledger.experiment.spec.resources
-    place = Place(
-        str(store.directory), str(store.data_root), str(store.stop_file), resources.cpus_per_worker, resources.compile
-    )
     try:
-        with connect(address) as cluster:
+        address, min_nodes = where
+        with (
+            connect(address, store.stop_file.exists, min_nodes) as cluster,
+            stop_on_signals(store.request_stop),  # again: Ray has put its own handler of SIGTERM in the place of ours
+            exporting(ledger),
+        ):
+            resources = ledger.experiment.spec.resources.resolved(cluster.nodes)
             concurrency = resources.concurrency(cluster.nodes)
+            check_energy(ledger.experiment.spec.limits, resources.gpus_per_worker)
+            ledger.meter.cpus = float(resources.workers_per_trial * resources.cpus_per_worker)
+            ledger.meter.gpus = resources.workers_per_trial * resources.gpus_per_worker
+            place = Place(
+                str(store.directory),
+                str(store.data_root),
+                str(store.stop_file),
+                threads=resources.cpus_per_worker,
+                compile=resources.compile,
+                gpu_share=resources.gpus_per_worker,
+                hang_seconds=resources.hang_seconds,
+                store=store.root.uri if store.root else "",
+            )
             view.started(ledger, cluster, concurrency, ui_commands)
             try:
-                return execute(ledger, place, concurrency)
+                return execute(ledger, place, resources, concurrency, view.waiting)
             finally:
                 view.ended()
     except (ConnectionError, RayError, TuneError) as error:
@@ -222,7 +243,8 @@ def _close(mirrors: list[Mirror], store: SweepStore, report: SweepReport) -> lis
     """Send the report and the best checkpoints to the trackers; says what one of them misses."""
     artifacts = [store.directory / name for name in ("report.html", "report.md", "report.json")]
     if report.finished:
-        artifacts += [store.directory / arm.best_checkpoint for arm in report.arms if arm.best_checkpoint]
+        best = [arm.best_checkpoint for arm in report.arms if arm.best_checkpoint]
+        artifacts += [checkpoint_folder(name if store.root else str(store.directory / name)) for name in best]
     for mirror in mirrors:
         mirror.finish(artifacts)
     sent = [mirror.close(MIRROR_SECONDS) for mirror in mirrors]

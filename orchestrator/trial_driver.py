@@ -8,6 +8,8 @@ so that only the death of the process looks like a death.
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import json
 import logging
 import time
@@ -19,12 +21,19 @@ from typing import Any
 from ray import tune
 
 from hrm.context import Compile, LocalContext
+from hrm.data.dataset import fetch_dataset
+from hrm.errors import StorageError
+from hrm.legs import Leg
 from hrm.records import Report, TrialResult
+from hrm.remote import Archive, node_cache
+from hrm.saving import LOG, log_of
 from hrm.spec import parse_spec
-from hrm.train import StopRequested, train
+from hrm.train import LegEnded, StopRequested, train
 from hrm.trial import TrialSpec
-from orchestrator.failures import describe
-from orchestrator.ledger import Job
+from orchestrator.failures import PreemptedError, describe
+from orchestrator.gpu_memory import limit_to_share
+from orchestrator.heart import HEART
+from orchestrator.jobs import Job
 from orchestrator.node import node_metrics
 
 STOP_POLL_SECONDS = 0.2
@@ -39,10 +48,31 @@ class Place:
     stop_file: str
     threads: int
     compile: Compile
+    gpu_share: float = 0.0
+    """GPUs per worker; below 1 the share of one GPU's memory that a worker may take."""
+    hang_seconds: float | None = None
+    """After so long without a step a worker is ended."""
+
+    store: str = ""
+    """The URI of the sweep's store, where workers share no disk with the driver; empty: they share the directory."""
+
+    @property
+    def sweep(self) -> str:
+        """The sweep's name."""
+        return Path(self.sweep_directory).name
+
+    @property
+    def slots(self) -> str:
+        """Where Ray Train keeps its own notes: a place that every node reaches."""
+        if self.store:
+            return str(_opened(self.store).at("sweeps", self.sweep, "slots"))
+        return str(Path(self.sweep_directory) / "slots")
 
     def trial_directory(self, key: str) -> Path:
-        """As SweepStore lays it out."""
-        return Path(self.sweep_directory) / "trials" / key
+        """As SweepStore lays it out; with a store, in this node's cache."""
+        own = f"{self.sweep}-{hashlib.sha256(self.store.encode()).hexdigest()[:8]}"
+        sweep = node_cache() / "sweeps" / own if self.store else Path(self.sweep_directory)
+        return sweep / "trials" / key
 
 
 class ProcessContext(LocalContext):
@@ -51,12 +81,16 @@ class ProcessContext(LocalContext):
     def __init__(self, place: Place, job: Job) -> None:
         super().__init__(
             place.trial_directory(job.key),
-            Path(place.data_root),
+            node_cache() / "data" if place.store else Path(place.data_root),
             threads=place.threads,
             compile=place.compile,
             attempt=job.attempt,
         )
+        self._store = _opened(place.store) if place.store else None
+        self.archive = self._store and self._store.at("sweeps", place.sweep, "trials")
+        self._key, self._hang_seconds = job.key, place.hang_seconds
         self._stop_file = Path(place.stop_file)
+        self._gpu_share = place.gpu_share
         self._next_look = 0.0
 
     def should_stop(self) -> bool:
@@ -64,21 +98,59 @@ class ProcessContext(LocalContext):
         if now < self._next_look:
             return False
         self._next_look = now + STOP_POLL_SECONDS
-        return self._stop_file.exists()
+        return bool(HEART.told) or self._stop_file.exists()
+
+    def beat(self) -> None:
+        HEART.beat()
 
     def system_metrics(self) -> dict[str, float]:
         return node_metrics()
+
+    def prepare(self) -> None:
+        """Make the place ready for a trial, inside of its log; what is wrong with it is raised here."""
+        HEART.take(self._key, self.attempt, self.rank, self._hang_seconds, self.trial_directory / "log.txt")
+        if note := limit_to_share(self.device, self._gpu_share):
+            logging.getLogger("hrm").info(note)
+
+    def fetch(self, trial: TrialSpec) -> TrialSpec:
+        """Bring what the trial reads from the store to this node, where there is one; the trial that reads it here."""
+        if self._store is None:
+            return trial
+        fetch_dataset(trial.task, self.data_root, self._store.at("data"))
+        start = trial.initialize_from
+        if start is None:
+            return trial
+        path = node_cache() / "starts" / start.sha256
+        self._store.at("starts").fetch(start.sha256, path)
+        return trial.model_copy(update={"initialize_from": start.model_copy(update={"path": str(path)})})
+
+    def publish_log(self) -> None:
+        """Send the attempt's log to the store, where there is one."""
+        if self.archive is not None and self.rank == 0:
+            with contextlib.suppress(StorageError):  # what the attempt ended with says more
+                self.archive.at(self._key).upload_file(self.trial_directory / LOG, log_of(self.attempt))
+
+
+@functools.cache
+def _opened(uri: str) -> Archive:
+    """One connection for all trials of a process."""
+    return Archive(uri)
 
 
 Reports = Generator[Report, None, TrialResult]
 
 
-def run_job(job: Job, context: LocalContext) -> Reports:
+def run_job(job: Job, context: ProcessContext) -> Reports:
     """The trial's training in this process, with its log file."""
     spec = parse_spec(TrialSpec, job.spec, job.key)
-    with log_to(context.trial_directory / "log.txt"):
-        logging.getLogger("hrm").info("attempt %d of %s begins", job.attempt, job.key)
-        return (yield from train(spec, context, known_reports=job.known_reports, test=job.test))
+    try:
+        with log_to(context.trial_directory / LOG):
+            logging.getLogger("hrm").info("attempt %d of %s begins", job.attempt, job.key)
+            context.prepare()
+            trial, leg = context.fetch(spec), Leg(**job.leg)
+            return (yield from train(trial, context, known_reports=job.known_reports, test=job.test, leg=leg))
+    finally:
+        context.publish_log()
 
 
 @contextlib.contextmanager
@@ -92,6 +164,9 @@ def log_to(path: Path) -> Generator[None]:
     logger.addHandler(handler)
     try:
         yield
+    except StopRequested:
+        logger.info("the attempt has saved and leaves")
+        raise
     except Exception:
         logger.exception("the attempt ended with an error")
         raise
@@ -101,21 +176,31 @@ def log_to(path: Path) -> Generator[None]:
 
 
 def outcome(reports: Reports) -> dict[str, Any]:
-    """The next event of a training as plain data: `report`, `result`, `stopped` or `failure`."""
+    """The next event of a training as plain data: `report`, `result`, `arrived`, `stopped` or `failure`."""
     try:
-        return {"report": next(reports).to_json()}
+        with HEART.at_work():
+            return {"report": next(reports).to_json()}
     except StopIteration as end:
-        return {"result": json.dumps(asdict(end.value)), "done": True}
+        event: dict[str, Any] = {"result": json.dumps(asdict(end.value))}
+    except LegEnded:
+        event = {"arrived": True}
     except StopRequested:
-        return {"stopped": True, "done": True}
+        event = {"stopped": True}
     except Exception as error:
-        return {"failure": json.dumps(asdict(describe(error))), "done": True}
+        event = {"failure": json.dumps(asdict(describe(error)))}
+    HEART.drop()
+    return {**event, "done": True}
 
 
 class TrialProcess(tune.Trainable):
     """The Tune actor for one-worker trials."""
 
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        return tune.PlacementGroupFactory([{"CPU": float(config["resources"]["cpus_per_worker"])}])
+
     def setup(self, config: dict[str, Any]) -> None:
+        HEART.leave_on_sigterm()
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -124,10 +209,18 @@ class TrialProcess(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         job = Job(**json.loads(config["job"]))
-        self._reports = run_job(job, ProcessContext(Place(**config["place"]), job))
+        self._place = Place(**config["place"])
+        self._reports = run_job(job, ProcessContext(self._place, job))
+
+    def __repr__(self) -> str:
+        """What the Ray dashboard and Ray's logs call it; Ray asks once, so a reused process is named by its sweep."""
+        return f"{self._place.sweep}: trial process"
 
     def step(self) -> dict[str, Any]:
-        return outcome(self._reports)
+        event = outcome(self._reports)
+        if "stopped" in event and HEART.told == "leave":
+            raise PreemptedError("the process was told to leave, and has saved")  # so that Tune does not use it again
+        return event
 
     def cleanup(self) -> None:
         self._reports.close()

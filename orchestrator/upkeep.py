@@ -35,13 +35,17 @@ def clean(store: SweepStore) -> dict[str, Any]:
     if store.is_locked():
         rule = "a driver is at work on this sweep"
         raise SpecError(Problem(str(store.directory), rule, "Wait for it, or end it with `stop`"))
-    best = {arm.best_checkpoint for arm in measure_arms(load_sweep(store.directory)) if arm.best_checkpoint}
-    freed = 0
-    for record in read_trial_records(store.directory):
-        if record.state in ("waiting", "running"):
+    sweep = load_sweep(store.directory)
+    best = {arm.best_checkpoint for arm in measure_arms(sweep) if arm.best_checkpoint}
+    freed, records = 0, read_trial_records(store.directory)
+    unfinished = [record for record in records if record.state in ("waiting", "running")]
+    sources = {taken["from"] for record in unfinished for taken in record.lineage[-1:]}
+    for record in records:
+        if record in unfinished or record.key in sources:
             continue
-        keep = {path.removeprefix(f"trials/{record.key}/") for path in best if path.startswith(f"trials/{record.key}/")}
-        freed += store.drop_checkpoints(record.key, keep)
+        own = (record.result or {}).get("best_checkpoint", "")
+        is_best = sweep.record.place_of(f"trials/{record.key}/{own}") in best
+        freed += store.drop_checkpoints(record.key, {own} if is_best else set())
         for attempt in (store.trial_directory(record.key) / "attempts").glob("*"):
             if not any(attempt.iterdir()):
                 shutil.rmtree(attempt)

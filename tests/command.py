@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,9 @@ import torch
 from mlflow import MlflowClient
 
 from analysis.records import TrialRecord, read_trial_records
-from hrm.checkpoint import read_checkpoint
+from hrm.checkpoint import Checkpoint, read_checkpoint
 from hrm.records import read_reports
+from orchestrator.fetched import checkpoint_folder
 
 ROOT = Path(__file__).parent.parent
 STEADY = """\
@@ -36,9 +40,13 @@ space:
   optimizer.learning_rate: {low: 1e-3, high: 1e-2, log: true}
 search:
   {trials: 4, generation: 2, deterministic: true, pruner: {kind: successive_halving, first_rung: 2}}
-budget: {axis: steps, amount: 600}
+budget: {axis: steps, amount: 80}
 replicas: {seeds: 2}
 """
+
+
+STARTED: list[subprocess.Popen[str]] = []
+"""What `start` has started, for the clean-up after a failed test."""
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -46,11 +54,19 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "orchestrator", *map(str, arguments)]
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
+def start(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """Start the command in a process group of its own."""
-    return subprocess.Popen(
-        command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    process = subprocess.Popen(
+        command(*arguments),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **(environment or {})},
     )
+    STARTED.append(process)
+    return process
 
 
 def run(*arguments: str | Path, expect: int = 0, timeout: float = 240) -> str:
@@ -104,12 +120,17 @@ def same_weights(one: Path, other: Path, name: str, other_name: str) -> bool:
             assert record.result is not None
             twin = trials(other, other_name)[key].result
             assert twin is not None
-            a = read_checkpoint(one / "sweeps" / name / "trials" / key / record.result["best_checkpoint"])
-            b = read_checkpoint(other / "sweeps" / other_name / "trials" / key / twin["best_checkpoint"])
+            a = _checkpoint(one / "sweeps" / name / "trials" / key / record.result["best_checkpoint"])
+            b = _checkpoint(other / "sweeps" / other_name / "trials" / key / twin["best_checkpoint"])
             for mine, theirs in ((a.model, b.model), (a.training, b.training)):
                 if mine.keys() != theirs.keys() or not all(torch.equal(mine[k], theirs[k]) for k in mine):
                     return False
     return True
+
+
+def _checkpoint(path: Path) -> Checkpoint:
+    """From the sweep's directory or, where that has a store, from there."""
+    return read_checkpoint(checkpoint_folder(str(path)))
 
 
 def check_mlflow(storage: Path, name: str) -> None:
@@ -138,3 +159,20 @@ def report(storage: Path, name: str) -> dict[str, Any]:
     """report.json."""
     found: dict[str, Any] = json.loads((storage / "sweeps" / name / "report.json").read_text())
     return found
+
+
+@contextlib.contextmanager
+def s3_store(port: int = 0) -> Iterator[str]:
+    """The URI of a bucket of an S3 server in this process (moto's, on HTTP; what it holds is in memory)."""
+    from moto.server import ThreadedMotoServer
+
+    os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_EC2_METADATA_DISABLED="true")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", port)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/bucket", method="PUT")).close()
+        yield f"s3://bucket/store?endpoint_override={host}:{port}&scheme=http"
+    finally:
+        server.stop()

@@ -1,15 +1,22 @@
-"""Shared by all tests: tiny data and trials. Threads are pinned before torch is imported."""
+"""Shared by all tests: tiny data and trials, temporary folders in memory. Threads are pinned before torch is imported."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+_MEMORY = "/dev/shm"
+if os.path.isdir(_MEMORY) and shutil.disk_usage(_MEMORY).free > 8 * 2**30:
+    # The tests that kill a driver at every commit flush thousands of small files: fifty times slower on a disk
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _MEMORY)
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from hrm.context import LocalContext
@@ -23,6 +30,13 @@ from hrm.trial import TrialSpec
 TINY_HRM = {"kind": "hrm", "hidden_size": 16, "num_heads": 2, "H_layers": 1, "L_layers": 1, "causal": True}
 TINY_TRANSFORMER = {"kind": "transformer", "hidden_size": 16, "num_heads": 2, "num_layers": 2, "causal": True}
 MakeTrial = Callable[..., TrialSpec]
+
+
+def pytest_configure() -> None:
+    """The tests that kill a driver at every commit flush thousands of small files: fifty times slower on a disk."""
+    memory = Path("/dev/shm")
+    if memory.is_dir() and shutil.disk_usage(memory).free > 8 * 2**30:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
 def run(trial: TrialSpec, context: LocalContext, **options: Any) -> tuple[list[Report], TrialResult]:
@@ -69,3 +83,38 @@ def make_context(tmp_path: Path, data_root: Path) -> Callable[..., LocalContext]
         return LocalContext(tmp_path / name, data_root, attempt=attempt)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_running() -> Iterator[None]:
+    """A failed test's driver and its Ray do not disturb the next one."""
+    yield
+    command = sys.modules.get("command")  # it imports MLflow, which takes seconds: for those tests alone that run it
+    if command is None:
+        return
+    for driver in command.STARTED:
+        if driver.poll() is None:
+            for process in [*psutil.Process(driver.pid).children(recursive=True), psutil.Process(driver.pid)]:
+                process.kill()
+            driver.wait()
+    command.STARTED.clear()
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    """Where the sweep that fault tests disturb will be."""
+    from command import STEADY
+
+    (tmp_path / "steady.yaml").write_text(STEADY)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The storage of that sweep when nothing disturbs it."""
+    from command import STEADY, run
+
+    root = tmp_path_factory.mktemp("undisturbed")
+    (root / "steady.yaml").write_text(STEADY)
+    run("sweep", root / "steady.yaml", "--storage", root)
+    return root

@@ -19,14 +19,24 @@ import pyarrow as pa
 from hrm.data.manifest import MANIFEST, DatasetManifest, damaged, file_digest, fsync_directory
 from hrm.data.parallel import BuildProgress
 from hrm.data.writer import SPLITS, DatasetWriter, boundaries_file
-from hrm.errors import Problem, SpecError
+from hrm.errors import Problem, SpecError, StorageError
+from hrm.remote import Archive, DamagedFolderError
 
 if TYPE_CHECKING:
     from hrm.tasks import TaskShape, TaskSpec  # hrm.tasks imports this module
 
 MakeForms = Callable[[dict[str, np.ndarray], np.ndarray], dict[str, np.ndarray]]
 """Stored rows [B] and the numbers of their forms [B] -> the rows in these forms (`TaskSpec.form`)."""
-__all__ = ["SPLITS", "Dataset", "DatasetManifest", "DatasetWriter", "Rows", "build_dataset", "open_dataset"]
+__all__ = [
+    "SPLITS",
+    "Dataset",
+    "DatasetManifest",
+    "DatasetWriter",
+    "Rows",
+    "build_dataset",
+    "fetch_dataset",
+    "open_dataset",
+]
 
 
 class Rows:
@@ -184,6 +194,17 @@ def open_dataset(spec: TaskSpec, root: Path) -> Dataset:
     dataset = Dataset(directory, manifest, recipe.model_copy(update={"fingerprint": manifest.fingerprint}))
     dataset.verify_sizes()
     return dataset
+
+
+def fetch_dataset(spec: TaskSpec, root: Path, archive: Archive) -> None:
+    """Bring a built dataset from a store, verified, unless it is under `root`. Raises StorageError."""
+    directory = _directory(spec.identified(), root)
+    try:
+        archive.fetch(directory.name, directory)
+    except FileNotFoundError as error:
+        raise StorageError(f"the dataset {directory.name} is not in the store {archive}") from error
+    except DamagedFolderError as error:
+        raise StorageError(f"{error}; delete the folder, the same command sends it again") from error
 
 
 def _directory(spec: TaskSpec, root: Path) -> Path:

@@ -12,12 +12,14 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hrm.errors import Problem, SpecError
+from orchestrator.cluster.guard import guarded_own, guarded_standing
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -36,8 +38,12 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # else Tune starts its actors one after another; the ledger's searcher counts
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+NODES_SECONDS = 300.0
+"""How long nodes that were promised may take."""
 _OBJECT_STORE_BYTES = 100 * 2**20
 """Reports are small; the default of 30 % of memory would fill a small /dev/shm."""
 
@@ -58,10 +64,16 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def connect(address: str | None) -> Generator[Cluster]:
+def connect(
+    address: str | None, stopping: Callable[[], bool] = lambda: False, min_nodes: int = 1
+) -> Generator[Cluster]:
     """Connect, and disconnect at the end. `address` None: a cluster of our own, on 127.0.0.1, gone with the driver.
 
-    Raises ConnectionError when there is no cluster at `address`, SpecError for an address of Ray Client.
+    A standing cluster that is only starting up is given a while to have `min_nodes`; then what there is has to do.
+
+    When the cluster dies the process does not come back from here: it ends with a sentence, or starts again
+    (`orchestrator.cluster.guard`). stopping: whether the sweep was asked to stop. Raises ConnectionError when there is
+    no cluster at `address`, SpecError for an address of Ray Client.
     """
     if address is not None and address.startswith("ray://"):
         rule = f"must be auto or host:port, got {address!r}: through Ray Client a driver cannot keep the sweep's log"
@@ -73,22 +85,27 @@ def connect(address: str | None) -> Generator[Cluster]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     with _dashboard_port() as port:
         context = _own(port) if address is None else _join(address)
+        _wait_for(1 if address is None else min_nodes, stopping)
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         nodes = tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive)
+        head = ray.get_runtime_context().gcs_address
         try:
-            yield Cluster(nodes, f"http://{context.dashboard_url}" if context.dashboard_url else "")
+            with guarded_own(stopping) if address is None else guarded_standing(head):
+                yield Cluster(nodes, f"http://{context.dashboard_url}" if context.dashboard_url else "")
         finally:
             ray.shutdown()
 
 
 def _own(port: int) -> Any:
-    """A cluster of our own on this machine."""
+    """A cluster of our own on this machine. GPUs that torch cannot use are left out: the driver would count them."""
     import ray
+    import torch
 
     os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
     try:
         return ray.init(
             address="local",
+            num_gpus=None if torch.cuda.is_available() else 0,
             include_dashboard=True,
             dashboard_host="127.0.0.1",
             dashboard_port=port,
@@ -119,6 +136,16 @@ def _join(address: str) -> Any:
     except Exception as error:
         way_out = "Is it running, and is RAY_AUTH_MODE here the same as there (token or disabled)?"
         raise ConnectionError(f"no Ray cluster answers at {address!r} ({error}). {way_out}") from error
+
+
+def _wait_for(min_nodes: int, stopping: Callable[[], bool]) -> None:
+    import ray
+
+    deadline = time.monotonic() + NODES_SECONDS
+    while sum(node["Alive"] for node in ray.nodes()) < min_nodes:  # type: ignore[no-untyped-call]
+        if stopping() or time.monotonic() > deadline:
+            return
+        time.sleep(0.5)
 
 
 @contextlib.contextmanager

@@ -16,18 +16,27 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.doctor.clock import examine_clock
+from orchestrator.doctor.cluster import examine_cluster
 from orchestrator.doctor.finding import Finding, Verdict
 from orchestrator.doctor.gpus import examine_gpus
 from orchestrator.doctor.machine import examine_cpu, examine_limits, examine_memory
+from orchestrator.doctor.parts import looked_at
 from orchestrator.doctor.ray_cluster import examine_ray
+from orchestrator.doctor.reach import examine_reach
 from orchestrator.doctor.software import examine_software
 from orchestrator.doctor.storage import examine_storage
 
 __all__ = ["Finding", "Verdict", "as_json", "examine", "looked_at", "render", "worst"]
 
 
-def examine(storage: Path) -> list[Finding]:
-    """All findings, for a sweep that would keep its files under `storage`. Creates nothing that stays."""
+def examine(
+    storage: Path, store: str | None = None, tracker: str | None = None, address: str | None = None
+) -> list[Finding]:
+    """All findings, for a sweep that would keep its files under `storage`. Creates nothing that stays.
+
+    `store` and `tracker` are URIs to try; `address` is a cluster whose nodes are all examined, too.
+    """
     parts: dict[str, Callable[[], Iterable[Finding]]] = {
         "software": examine_software,
         "cpu": examine_cpu,
@@ -36,19 +45,11 @@ def examine(storage: Path) -> list[Finding]:
         "gpu": examine_gpus,
         "ray": examine_ray,
         "limits": examine_limits,
+        "clock": examine_clock,
+        "reach": lambda: examine_reach(store, tracker),
+        "cluster": lambda: examine_cluster(address, storage, store, tracker) if address else (),
     }
     return [finding for name, part in parts.items() for finding in looked_at(name, part)]
-
-
-def looked_at(name: str, part: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """The findings of one part; a part that breaks ends in a line that says so."""
-    findings: list[Finding] = []
-    try:
-        findings.extend(part())
-    except Exception as error:  # a broken driver or an odd system must show as a line
-        value = f"could not be examined: {type(error).__name__}: {error}"
-        findings.append(Finding(name, value, "warn", "Look at this part by hand; the other lines hold."))
-    return findings
 
 
 def worst(findings: Sequence[Finding]) -> Verdict:
@@ -63,10 +64,19 @@ def render(findings: Sequence[Finding], console: Console | None = None) -> None:
     table = Table(box=None, pad_edge=False)
     for title in ("", "what", "seen", "fix"):
         table.add_column(title, overflow="fold")
-    for finding in findings:
-        colour = colours[finding.verdict]
-        table.add_row(f"[{colour}]{finding.verdict}[/]", *map(escape, (finding.name, finding.value, finding.fix)))
+    for finding in _shortened(findings):
+        colour, name = colours[finding.verdict], f"{finding.node} {finding.name}".strip()
+        table.add_row(f"[{colour}]{finding.verdict}[/]", *map(escape, (name, finding.value, finding.fix)))
     (console or Console()).print(table)
+
+
+def _shortened(findings: Sequence[Finding]) -> list[Finding]:
+    """Of a cluster's nodes what is not well, and how many lines are: a cluster may have many nodes."""
+    shown = [finding for finding in findings if not finding.node or finding.verdict != "ok"]
+    for node in dict.fromkeys(finding.node for finding in findings if finding.node):
+        well = [finding.name for finding in findings if finding.node == node and finding.verdict == "ok"]
+        shown.append(Finding(f"{len(well)} more", "well: " + ", ".join(well), node=node))
+    return shown
 
 
 def as_json(findings: Sequence[Finding]) -> str:

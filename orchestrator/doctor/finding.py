@@ -21,6 +21,8 @@ class Finding:
     value: str
     verdict: Verdict = "ok"
     fix: str = ""
+    node: str = ""
+    """Of a cluster; empty: this machine."""
 
 
 def gib(num_bytes: int) -> str:

@@ -34,22 +34,58 @@ class TorchBuild:
     cuda: str | None
     architectures: tuple[str, ...]
     devices: tuple[Gpu, ...]
+    nccl: str = ""
+    cudnn: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Nvml:
+    """What NVML tells, or why it tells nothing."""
+
+    gpus: tuple[Gpu | str, ...] = ()
+    """Text: why this one could not be read."""
+    driver: str = ""
+    cuda: tuple[int, int] = (0, 0)
+    error: str = ""
+    absent: bool = False
+    """There is no NVIDIA driver at all."""
 
 
 def examine_gpus() -> Iterable[Finding]:
     """The torch build, and every GPU as NVML and as torch see it."""
     build = _torch_build()
     yield Finding("torch build", f"CUDA {build.cuda}: {' '.join(build.architectures)}" if build.cuda else "CPU only")
-    seen, driver, driver_cuda, error = _nvml()
-    if error:
-        yield Finding("nvml", error)
-    else:
-        yield judge_driver(driver, driver_cuda, build.cuda)
-    for index, gpu in enumerate(seen):
+    yield judge_libraries(build)
+    nvml = ask_nvml()
+    yield judge_nvml(nvml, len(build.devices))
+    if nvml.driver:
+        yield judge_driver(nvml.driver, nvml.cuda, build.cuda)
+    for index, gpu in enumerate(nvml.gpus):
         yield judge_gpu(f"gpu {index} by NVML", gpu, build.architectures)
     for index, gpu in enumerate(build.devices):
         yield judge_gpu(f"gpu {index} by torch", gpu, build.architectures)
-    yield judge_devices(len(seen), len(build.devices), build.cuda, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    yield judge_devices(len(nvml.gpus), len(build.devices), build.cuda, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def judge_libraries(build: TorchBuild) -> Finding:
+    """NCCL joins workers on GPUs, cuDNN has kernels; both come with torch."""
+    if build.cuda is None:
+        return Finding("nccl, cudnn", "none: torch is a CPU build, whose workers are joined by gloo")
+    text = f"NCCL {build.nccl or 'missing'}, cuDNN {build.cudnn or 'missing'}"
+    if not build.nccl:
+        fix = f"Several workers on GPUs need NCCL: install another build of torch, such as the one in {CONTAINER}."
+        return Finding("nccl, cudnn", text, "warn", fix)
+    return Finding("nccl, cudnn", text)
+
+
+def judge_nvml(nvml: Nvml, num_torch: int) -> Finding:
+    """Without NVML there are no checks of shared GPUs and no energy figures; without GPUs nothing is missed."""
+    if nvml.error and (num_torch or not nvml.absent):
+        fix = "Look at `nvidia-smi`: driver and library must be of one version; in a container, start it with --gpus."
+        return Finding("nvml", nvml.error, "warn", fix)
+    if nvml.error:
+        return Finding("nvml", nvml.error)
+    return Finding("nvml", f"sees {len(nvml.gpus)} GPU(s)")
 
 
 def judge_driver(driver: str, driver_cuda: tuple[int, int], torch_cuda: str | None) -> Finding:
@@ -61,8 +97,10 @@ def judge_driver(driver: str, driver_cuda: tuple[int, int], torch_cuda: str | No
     return Finding("driver", text)
 
 
-def judge_gpu(name: str, gpu: Gpu, architectures: Sequence[str]) -> Finding:
+def judge_gpu(name: str, gpu: Gpu | str, architectures: Sequence[str]) -> Finding:
     """Whether torch has kernels for this GPU. `architectures`: torch's list; empty for a CPU build."""
+    if isinstance(gpu, str):
+        return Finding(name, f"could not be read: {gpu}", "fail", "Look at `nvidia-smi -q` and `dmesg`; reset it.")
     memory = "unified memory" if gpu.memory_bytes is None else gib(gpu.memory_bytes)
     text = "{}, {}, compute capability {}.{}".format(gpu.name, memory, *gpu.capability)
     if architectures and not runs_on(architectures, gpu.capability):
@@ -116,32 +154,46 @@ def _torch_build() -> TorchBuild:
     for index in range(count):
         properties = torch.cuda.get_device_properties(index)
         devices.append(Gpu(properties.name, (properties.major, properties.minor), properties.total_memory))
-    return TorchBuild(torch.__version__, torch.version.cuda, tuple(torch.cuda.get_arch_list()), tuple(devices))
+    nccl, cudnn = "", torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    if torch.version.cuda and torch.distributed.is_nccl_available():
+        nccl = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
+    architectures = tuple(torch.cuda.get_arch_list())
+    return TorchBuild(torch.__version__, torch.version.cuda, architectures, tuple(devices), nccl, str(cudnn or ""))
 
 
-def _nvml() -> tuple[list[Gpu], str, tuple[int, int], str]:
-    """GPUs, driver, the CUDA version it supports, and why NVML is not there (then the rest is empty)."""
-    import pynvml
-
+def ask_nvml() -> Nvml:
+    """Everything that NVML tells. Never raises: a driver may be absent, broken, or silent about some figures."""
+    try:
+        import pynvml
+    except ImportError as error:
+        return Nvml(error=f"not available: {error}", absent=True)
     try:
         pynvml.nvmlInit()
-        try:
-            gpus = [_nvml_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
-            driver, cuda = pynvml.nvmlSystemGetDriverVersion(), pynvml.nvmlSystemGetCudaDriverVersion_v2()
-            return gpus, driver, (cuda // 1000, cuda % 1000 // 10), ""
-        finally:
-            pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
-        return [], "", (0, 0), f"not available: {error}"
+        absent = error.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
+        return Nvml(error=f"not available: {error}", absent=absent)
+    try:
+        gpus = tuple(_nvml_gpu(index) for index in range(pynvml.nvmlDeviceGetCount()))
+        cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+        return Nvml(gpus, pynvml.nvmlSystemGetDriverVersion(), (cuda // 1000, cuda % 1000 // 10))
+    except pynvml.NVMLError as error:
+        return Nvml(error=f"answers with an error: {error}")
+    finally:
+        pynvml.nvmlShutdown()
 
 
-def _nvml_gpu(index: int) -> Gpu:
+def _nvml_gpu(index: int) -> Gpu | str:
+    """A GPU, or why it cannot be read: one that fell off the bus must not hide the others."""
     import pynvml
 
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     try:
-        memory: int | None = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-    except pynvml.NVMLError_NotSupported:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+        name = pynvml.nvmlDeviceGetName(handle)
+    except pynvml.NVMLError as error:
+        return str(error)
+    try:
+        memory = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) or None
+    except pynvml.NVMLError:
         memory = None
-    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-    return Gpu(pynvml.nvmlDeviceGetName(handle), (major, minor), memory)
+    return Gpu(name, (major, minor), memory)

@@ -82,8 +82,14 @@ def judge_shared_memory(total_bytes: int, free_bytes: int) -> Finding:
 
 
 def examine_limits() -> Iterable[Finding]:
-    """Limits of the shell."""
+    """Limits of the shell and of the container."""
     yield judge_open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
+    yield judge_locked_memory(resource.getrlimit(resource.RLIMIT_MEMLOCK)[0], Path("/dev/nvidiactl").exists())
+    yield judge_stack(resource.getrlimit(resource.RLIMIT_STACK)[0])
+    of_container = _read("/sys/fs/cgroup/pids.max")
+    yield judge_processes(
+        resource.getrlimit(resource.RLIMIT_NPROC)[0], int(of_container) if of_container.isdigit() else -1
+    )
 
 
 def judge_open_files(soft: int, hard: int) -> Finding:
@@ -93,6 +99,31 @@ def judge_open_files(soft: int, hard: int) -> Finding:
     if 0 <= soft < 1024:
         return Finding("open files", f"{soft}, at most {hard}", "warn", "ulimit -n 65536")
     return Finding("open files", f"{soft}, at most {hard}")
+
+
+def judge_locked_memory(soft: int, has_gpu: bool) -> Finding:
+    """NCCL locks memory that it shares with network cards. -1: no limit."""
+    text = "unlimited" if soft < 0 else f"{soft / 2**20:.0f} MiB"
+    if has_gpu and 0 <= soft < GIB:
+        return Finding("locked memory", text, "warn", "ulimit -l unlimited; of a container: --ulimit memlock=-1")
+    return Finding("locked memory", text)
+
+
+def judge_stack(soft: int) -> Finding:
+    """Threads of torch and Ray take their stacks from it. -1: no limit."""
+    text = "unlimited" if soft < 0 else f"{soft / 2**20:.0f} MiB"
+    if 0 <= soft < 8 * 2**20:
+        return Finding("stack", text, "warn", "ulimit -s 65536; of a container: --ulimit stack=67108864")
+    return Finding("stack", text)
+
+
+def judge_processes(soft: int, of_container: int) -> Finding:
+    """Processes and threads; Ray starts some hundreds of threads for each trial process. -1: no limit."""
+    limits = [limit for limit in (soft, of_container) if limit >= 0]
+    text = str(min(limits)) if limits else "unlimited"
+    if limits and min(limits) < 4096:
+        return Finding("processes", text, "warn", "ulimit -u 65536; of a container: --pids-limit=-1")
+    return Finding("processes", text)
 
 
 def usable_cores() -> float:

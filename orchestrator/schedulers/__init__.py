@@ -6,7 +6,7 @@ The fidelity is the report's index, so that trials are compared at equal shares 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import ClassVar, Self
 
 from optuna.pruners import BasePruner
 
@@ -17,10 +17,12 @@ class PrunerSpec(Spec, ABC):
     """A pruner; its state lives in the study, so its rungs survive a kill."""
 
     kind: str
+    reason: ClassVar[str] = "worse than the earlier trials there"
+    """Why it ends a trial."""
 
     @abstractmethod
-    def build(self) -> BasePruner:
-        """The pruner."""
+    def build(self, num_reports: int) -> BasePruner:
+        """The pruner of trials that report so often; it ends none at the last report."""
 
     @classmethod
     @abstractmethod

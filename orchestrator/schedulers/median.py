@@ -17,9 +17,10 @@ class MedianSpec(PrunerSpec):
     startup_trials: int = Field(4, ge=1)
     """Trials that must have finished before any is pruned."""
     warmup_reports: int = Field(1, ge=0)
+    """Reports at which no trial is ended."""
 
-    def build(self) -> BasePruner:
-        return MedianPruner(n_startup_trials=self.startup_trials, n_warmup_steps=self.warmup_reports)
+    def build(self, num_reports: int) -> BasePruner:
+        return MedianPruner(n_startup_trials=self.startup_trials, n_warmup_steps=self.warmup_reports + 1)
 
     @classmethod
     def smoke(cls) -> Self:

@@ -14,7 +14,7 @@ class NoPrunerSpec(PrunerSpec):
 
     kind: Literal["none"] = "none"
 
-    def build(self) -> BasePruner:
+    def build(self, num_reports: int) -> BasePruner:
         return NopPruner()
 
     @classmethod

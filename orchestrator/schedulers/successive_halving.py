@@ -18,7 +18,7 @@ class SuccessiveHalvingSpec(PrunerSpec):
     reduction: int = Field(2, ge=2)
     """One trial in this many goes on."""
 
-    def build(self) -> BasePruner:
+    def build(self, num_reports: int) -> BasePruner:
         return SuccessiveHalvingPruner(min_resource=self.first_rung, reduction_factor=self.reduction)
 
     @classmethod

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from optuna.samplers import BaseSampler, RandomSampler
 
-from orchestrator.search import SamplerSpec
+from orchestrator.search import Draw, SamplerSpec
 
 
 class RandomSpec(SamplerSpec):
@@ -14,8 +14,8 @@ class RandomSpec(SamplerSpec):
 
     kind: Literal["random"] = "random"
 
-    def build(self, seed: int) -> BaseSampler:
-        return RandomSampler(seed=seed)
+    def build(self, draw: Draw) -> BaseSampler:
+        return RandomSampler(seed=draw.seed)
 
     @classmethod
     def smoke(cls) -> Self:

@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from analysis.records import TrialRecord, read_sweep_record, read_trial_records
+from analysis.records import read_sweep_record, read_trial_record
 from hrm.records import read_reports
 from orchestrator.trackers import Tracker
 
@@ -110,12 +110,9 @@ class Mirror:
         """Send every dirty item; the first failure ends the round and goes to the end of the queue."""
         with self._wake:
             batch, self._dirty = list(self._dirty), {}  # before the files are read: a change from now on counts anew
-        records: dict[str, TrialRecord] | None = None
         for position, item in enumerate(batch):
             try:
-                if item.startswith(_TRIAL) and records is None:
-                    records = {_TRIAL + record.key: record for record in read_trial_records(self._directory)}
-                self._send(item, records or {})
+                self._send(item)
             except Exception as error:  # any error of a tracker is the tracker's: a sweep never fails for it
                 self._failed(item, error, rest=batch[position + 1 :])
                 return
@@ -125,14 +122,14 @@ class Mirror:
                 return
         self._all_sent()
 
-    def _send(self, item: str, records: dict[str, TrialRecord]) -> None:
+    def _send(self, item: str) -> None:
         if item == _SWEEP:
             self._tracker.sync_sweep(read_sweep_record(self._directory))
         elif item == _FINISH:
             self._tracker.finish(read_sweep_record(self._directory), self._artifacts)
-        elif item in records:
-            reports = list(read_reports(self._directory / item / "records.jsonl"))
-            self._tracker.sync_trial(records[item], reports)
+        elif (self._directory / item / "trial.json").exists():
+            record = read_trial_record(self._directory / item)
+            self._tracker.sync_trial(record, list(read_reports(self._directory / item / "records.jsonl")))
 
     def _failed(self, item: str, error: Exception, rest: list[str]) -> None:
         self.failures += 1

@@ -93,11 +93,17 @@ def sweep_parameters(sweep: SweepRecord) -> dict[str, str]:
     return flatten(sweep.experiment)
 
 
-def sweep_tags(sweep: SweepRecord) -> dict[str, str]:
+def answer_in(files: Iterable[Path]) -> str:
+    """The sentence that answers the sweep's question, from the `report.json` among these files; empty without one."""
+    report = next((path for path in files if path.name == "report.json" and path.exists()), None)
+    return str(json.loads(report.read_text())["answer"]["sentence"]) if report else ""
+
+
+def sweep_tags(sweep: SweepRecord, answer: str = "") -> dict[str, str]:
     tags = {
         "sweep": sweep.name,
         "question": sweep.question,
-        "mlflow.note.content": sweep.question,
+        "mlflow.note.content": f"{sweep.question}\n\n{answer}".strip(),
         "mlflow.source.name": "orchestrator",
         "command": sweep.command,
         "metric": sweep.metric,
@@ -120,7 +126,7 @@ def _code_tags(sweep: SweepRecord) -> dict[str, str]:
 
 
 def trial_parameters(record: TrialRecord) -> dict[str, str]:
-    """The whole spec under `spec.`, and without a prefix what one compares by: what was searched, arm, task, seed."""
+    """What one compares by, first: what was searched, arm, task, seed; then the whole spec under `spec.`."""
     spec = flatten(record.spec)
     chosen = {"arm": record.arm, "task": record.task, "phase": record.phase}
     for name in ("seed", "batch_size"):
@@ -129,12 +135,13 @@ def trial_parameters(record: TrialRecord) -> dict[str, str]:
             chosen[name] = spec[min(paths, key=lambda path: path.count("."))]
     if record.num_parameters is not None:
         chosen["num_parameters"] = str(record.num_parameters)
-    return flatten(record.spec, "spec.") | flatten(record.parameters) | chosen
+    return flatten(record.parameters) | chosen | flatten(record.spec, "spec.")
 
 
 def trial_tags(record: TrialRecord, sweep: SweepRecord) -> dict[str, str]:
     best = (record.result or {}).get("best_checkpoint", "")
     error = f"\n\n```\n{record.error[-2000:]}\n```" if record.error else ""
+    searched = ", ".join(f"{path} {value}" for path, value in record.parameters.items())
     tags = {
         "sweep": sweep.name,
         "arm": record.arm,
@@ -146,7 +153,8 @@ def trial_tags(record: TrialRecord, sweep: SweepRecord) -> dict[str, str]:
         "source_trial": record.source,
         "attempts": str(record.attempts),
         "reason": record.reason,
-        "mlflow.note.content": record.reason + error,
+        "mlflow.note.content": record.reason + error or searched,
+        "mlflow.source.name": "orchestrator",
         "best_checkpoint": str(best),
         "dataset_fingerprint": str(sweep.datasets.get(record.task, {}).get("fingerprint", "")),
         **_code_tags(sweep),

@@ -151,6 +151,7 @@ def test_a_state_that_went_through_a_checkpoint_goes_on_bit_for_bit(
     for _ in range(3):
         before.step()
     before.save()
+    before.checkpoints.wait()
     after = Training(trial, make_context(attempt=2))
     assert after.state.progress.step == 3
     for training in (before, after):

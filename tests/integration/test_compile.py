@@ -34,6 +34,7 @@ while training.state.progress.step < int(steps):
     training.step()
 losses = [record.metrics["loss"] for record in training.state.pending]
 training.save()
+training.checkpoints.wait()
 print(json.dumps({"losses": losses, "compiled": training.resolved["compiled"]}))
 """
 MODEL = {"kind": "hrm", "hidden_size": 16, "num_heads": 2, "H_layers": 1, "L_layers": 1, "causal": True, "dropout": 0.1}
@@ -100,4 +101,5 @@ def test_a_checkpoint_from_before_compiling_existed_resumes_without_it(
     training.resolved.pop("compiled")
     training.step()
     training.save()
+    training.checkpoints.wait()
     assert Training(make_trial(), context).resolved["compiled"] is False

@@ -182,7 +182,7 @@ def test_a_tracker_that_is_down_blocks_nothing_and_catches_up(
     assert steps_of(server.uri, trials[key], "train/loss") == list(range(1, 61))
     assert parent.info.status == trials[key].info.status == "FINISHED"
     files = {file.path for file in MlflowClient(server.uri).list_artifacts(parent.info.run_id)}
-    assert files == {"experiment.json", "experiment.yaml", "report.html"}
+    assert files == {"experiment.json", "experiment.yaml", "report.html", "sweep.json"}
 
 
 def test_closing_does_not_wait_for_a_tracker_that_is_down(sweep: Path, server: Server) -> None:

@@ -116,6 +116,7 @@ def test_names_parameters_and_tags_say_what_a_run_is(sweep: Path) -> None:
     expected = {"arm": "baseline", "task": "text", "seed": "10", "batch_size": "4", "model.num_layers": "2"}
     assert expected.items() <= search.data.params.items()
     assert search.data.params["spec.model.kind"] == "hrm"
+    assert [(data.dataset.name, data.dataset.digest) for data in search.inputs.dataset_inputs] == [("text", "abc123")]
     tags = {"trial_id": "id0003", "phase": "search", "dataset_fingerprint": "abc123", "resolved.precision": "float32"}
     assert tags.items() <= search.data.tags.items()
 
@@ -137,6 +138,7 @@ def test_finish_sends_the_files_and_ends_the_sweep(sweep: Path) -> None:
         "experiment.json",
         "experiment.yaml",
         "report.html",
+        "sweep.json",
         "trials",
     }
     inside = client.list_artifacts(parent.info.run_id, "trials/baseline-search-0000/attempts/1/step-00000010")
@@ -150,6 +152,13 @@ def test_a_stopped_sweep_is_shown_as_stopped_until_it_goes_on(sweep: Path) -> No
     assert runs_of(tracker.uri, sweep)[0].info.status == "KILLED"
     tracker_of(sweep).sync_sweep(read_sweep_record(sweep))
     assert runs_of(tracker.uri, sweep)[0].info.status == "RUNNING"
+
+
+def test_an_experiment_that_keeps_its_files_elsewhere_is_said(sweep: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sync_all(tracker_of(sweep), sweep)
+    assert "was fixed" not in caplog.text
+    sync_all(MlflowSpec(artifacts="s3://bucket/other").build(sweep), sweep)
+    assert caplog.text.count("not in s3://bucket/other") == 1
 
 
 def test_the_global_state_of_mlflow_is_left_alone(sweep: Path) -> None:
@@ -179,6 +188,10 @@ def test_the_tracker_is_discovered_and_its_addresses_are_checked(sweep: Path) ->
     assert discover("orchestrator.trackers", TrackerSpec)["mlflow"] is MlflowSpec
     with pytest.raises(ValueError, match=r"http://HOST:PORT"):
         MlflowSpec(uri="./mlruns")
+    with pytest.raises(ValueError, match="MLFLOW_TRACKING_PASSWORD"):
+        MlflowSpec(uri="https://me:secret@mlflow.example.org")
+    with pytest.raises(ValueError, match="absolute path"):
+        MlflowSpec(artifacts="mlartifacts")
     tracker = MlflowSpec.smoke().build(sweep)
     assert tracker.uri == f"sqlite:///{sweep.parent.parent}/mlflow.db"
     assert tracker.uri in tracker.ui_command

@@ -215,7 +215,7 @@ def test_status_shows_every_trial_and_why_some_failed(run: Command) -> None:
     assert run("status", "done") == 0
     assert "finished" in run.out
     assert run.out.count("text-hrm-search-") == 6 + 2  # six rows, the failed one's reason and its log
-    assert "TrialError: the loss is not finite at step 61; log trials/text-hrm-search-0002/log.txt" in run.out
+    assert f"TrialError: the loss is not finite at step 61; log {run.storage}/sweeps/done/trials/" in run.out
 
 
 def test_status_as_json_has_the_answer_and_each_trial(run: Command) -> None:

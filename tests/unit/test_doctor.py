@@ -1,10 +1,14 @@
-"""The doctor: it runs on this machine as it is, and its verdicts are pure functions of what was seen."""
+"""The doctor: it runs on this machine as it is, and its verdicts are pure functions of what was seen.
+
+NVML's C library is a fake where a driver is needed (`nvml_stub`).
+"""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,18 +16,35 @@ from rich.console import Console
 
 from orchestrator import doctor
 from orchestrator.doctor.finding import GIB, Finding
-from orchestrator.doctor.gpus import CONTAINER, Gpu, judge_devices, judge_driver, judge_gpu, runs_on
+from orchestrator.doctor.gpus import (
+    CONTAINER,
+    Gpu,
+    Nvml,
+    TorchBuild,
+    ask_nvml,
+    examine_gpus,
+    judge_devices,
+    judge_driver,
+    judge_gpu,
+    judge_libraries,
+    judge_nvml,
+    runs_on,
+)
 from orchestrator.doctor.machine import (
     DEFAULT_JOB,
+    judge_locked_memory,
     judge_matrix_instructions,
     judge_memory,
     judge_open_files,
+    judge_processes,
     judge_shared_memory,
+    judge_stack,
     judge_threads,
 )
 from orchestrator.doctor.ray_cluster import answers, judge_clusters, judge_ray_auth, judge_ray_note
-from orchestrator.doctor.software import judge_package, judge_python
+from orchestrator.doctor.software import examine_software, judge_package, judge_python
 from orchestrator.doctor.storage import examine_storage, judge_disk
+from tests.unit.nvml_stub import FakeGpu, FakeNvml
 
 CUDA_BUILD = ("sm_80", "sm_90", "sm_120")
 
@@ -38,6 +59,8 @@ def test_this_machine_can_run_sweeps(findings: list[Finding]) -> None:
     names = {finding.name for finding in findings}
     assert {"python", "torch", "ray", "cpu", "bfloat16 instructions", "memory", "storage", "disk"} <= names
     assert {"torch build", "devices", "ray cluster file", "ray clusters here", "open files", "git"} <= names
+    assert {"nvml", "nccl, cudnn", "flash-attention", "/dev/shm", "clock"} <= names
+    assert {"locked memory", "stack", "processes"} <= names
 
 
 def test_every_warning_comes_with_a_fix(findings: list[Finding]) -> None:
@@ -55,6 +78,19 @@ def test_the_table_shows_every_line(findings: list[Finding]) -> None:
     doctor.render([*findings, Finding("odd", "[not markup]")], Console(width=200, file=page))
     assert all(finding.name in page.getvalue() for finding in findings)
     assert "[not markup]" in page.getvalue()
+
+
+def test_of_a_clusters_nodes_the_table_shows_what_is_not_well() -> None:
+    page = io.StringIO()
+    of_nodes = [
+        Finding(name, name * 5, node=node) for node in ("10.0.0.1", "10.0.0.2") for name in ("cpu", "gpu", "disk")
+    ]
+    of_nodes[-1] = replace(of_nodes[-1], verdict="fail")
+    doctor.render(of_nodes, Console(width=200, file=page))
+    lines = page.getvalue().splitlines()
+    assert [line.split()[:3] for line in lines[1:]] == [
+        ["fail", "10.0.0.2", "disk"], ["ok", "10.0.0.1", "3"], ["ok", "10.0.0.2", "2"]]  # fmt: skip
+    assert len(json.loads(doctor.as_json(of_nodes))["findings"]) == 6
 
 
 def test_examining_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -169,3 +205,69 @@ def test_limits_that_ray_outgrows_are_named() -> None:
     assert judge_open_files(1024, 1_048_576).verdict == "ok"
     assert judge_threads("8", 8, 2).fix == "export OMP_NUM_THREADS=2"
     assert judge_memory(8 * GIB, GIB).verdict == "warn"
+    assert judge_locked_memory(65536, has_gpu=True).verdict == "warn"
+    assert judge_locked_memory(65536, has_gpu=False).verdict == "ok"
+    assert judge_locked_memory(-1, has_gpu=True).verdict == "ok"
+    assert "stack=67108864" in judge_stack(2**20).fix
+    assert judge_stack(-1).verdict == judge_stack(8 * 2**20).verdict == "ok"
+    assert judge_processes(-1, 1024).verdict == judge_processes(1024, -1).verdict == "warn"
+    assert judge_processes(-1, -1).value == "unlimited"
+
+
+# --- GPUs through NVML -----------------------------------------------------------------------------------------------
+
+
+def gpu_lines() -> dict[str, Finding]:
+    return {finding.name: finding for finding in examine_gpus()}
+
+
+def test_every_gpu_that_nvml_sees_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = [FakeGpu(), FakeGpu("NVIDIA GB10", "GPU-2", (12, 1), total=None), FakeGpu(uuid="GPU-3", lost=True)]
+    FakeNvml(gpus).install(monkeypatch)
+    lines = gpu_lines()
+    assert lines["driver"].value == "580.95.05, up to CUDA 13.0"
+    assert lines["gpu 0 by NVML"].value == "NVIDIA H100 80GB HBM3, 80.0 GiB, compute capability 9.0"
+    assert lines["gpu 1 by NVML"].value == "NVIDIA GB10, unified memory, compute capability 12.1"
+    assert (lines["gpu 2 by NVML"].verdict, "GPU is lost" in lines["gpu 2 by NVML"].value) == ("fail", True)
+    assert lines["nvml"] == Finding("nvml", "sees 3 GPU(s)")
+
+
+def test_a_broken_nvml_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for code, words in ((9, "Driver Not Loaded"), (18, "version mismatch"), (999, "Unknown Error")):
+        FakeNvml([FakeGpu()], init=code).install(monkeypatch)
+        assert words in gpu_lines()["nvml"].value
+        assert gpu_lines()["nvml"].verdict == "warn"
+    monkeypatch.setattr(FakeNvml, "nvmlDeviceGetCount_v2", lambda self, count: 15)
+    FakeNvml([FakeGpu()]).install(monkeypatch)
+    assert "answers with an error" in gpu_lines()["nvml"].value
+
+
+def test_without_a_driver_nvml_is_a_line() -> None:
+    assert ask_nvml().error or ask_nvml().gpus  # as it is on this machine
+    assert judge_nvml(Nvml(error="not available", absent=True), 0).verdict == "ok"
+    assert judge_nvml(Nvml(error="not available", absent=True), 1).verdict == "warn"
+
+
+def test_torchs_own_libraries_are_named() -> None:
+    build = TorchBuild("2.9.0", "13.0", CUDA_BUILD, (), "2.27.3", "91300")
+    assert judge_libraries(build).value == "NCCL 2.27.3, cuDNN 91300"
+    assert judge_libraries(TorchBuild("2.9.0", "13.0", CUDA_BUILD, ())).verdict == "warn"
+    assert judge_libraries(TorchBuild("2.9.0", None, (), ())).verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("body", "verdict", "words"),
+    [
+        ("def flash_attn_func(): ...", "ok", "flash_attn loads"),
+        ("raise ImportError('undefined symbol: _ZN3c104cuda')", "warn", "does not load: ImportError: undefined symbol"),
+        ("import os; os.abort()", "warn", "does not load: exit code -6"),
+    ],
+)
+def test_flash_attention_is_loaded_and_not_only_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, verdict: str, words: str
+) -> None:
+    (tmp_path / "flash_attn").mkdir()
+    (tmp_path / "flash_attn" / "__init__.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    line = next(finding for finding in examine_software() if finding.name == "flash-attention")
+    assert (line.verdict, words in line.value) == (verdict, True)

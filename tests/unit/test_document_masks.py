@@ -219,6 +219,7 @@ def test_a_resumed_training_knows_the_documents_of_its_rows(tmp_path: Path, make
     first = training(tmp_path, make_trial, packing=True)
     first.step()
     first.save()
+    first.checkpoints.wait()
     resumed = training(tmp_path, make_trial, packing=True)
     assert torch.equal(resumed.state.carry.rows["documents"], first.state.carry.rows["documents"])
     first.step()

@@ -118,6 +118,7 @@ def test_the_test_split_is_measured_with_the_average_of_the_best_checkpoint_or_t
     training = Training(trial, context)
     training.step()
     training.report()
+    training.checkpoints.wait()
     best = training.state.best
     assert best is not None
     path = context.trial_directory / best.checkpoint

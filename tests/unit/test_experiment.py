@@ -85,7 +85,8 @@ def test_all_mistakes_of_a_file_come_at_once_each_at_its_place(tmp_path: Path) -
         ({"search__trials": "8"}, "search.trials", "must be a whole number, got '8'", "without quotes"),
         ({"search__deterministic": "yes"}, "search.deterministic", "must be true or false, got 'yes'", "without"),
         ({"search__pruner": {"kind": "medien"}}, "search.pruner.kind",
-         "must be one of median, none, successive_halving, got 'medien'", "Did you mean `median`?"),
+         "must be one of hyperband, median, none, patience, percentile, successive_halving, threshold, got 'medien'",
+         "Did you mean `median`?"),
         ({"search__pruner": {}}, "search.pruner.kind", "is required and missing", "Say which kind"),
         ({"search__pruner": {"kind": "median", "startup": 1}}, "search.pruner.startup", "there is no such field",
          "Did you mean `startup_trials`? The fields here are kind, startup_trials, warmup_reports"),
@@ -313,7 +314,10 @@ def test_a_trial_that_does_not_fit_is_refused_with_the_numbers() -> None:
     ],
 )
 def test_auto_takes_the_trial_process_where_it_suffices(resources: dict[str, Any], launcher: str) -> None:
-    assert ResourceSpec(**resources).resolved_launcher == launcher
+    assert (
+        ResourceSpec(**resources).resolved([(8, 2)] if "gpus_per_worker" in resources else [(8, 0)]).resolved_launcher
+        == launcher
+    )
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.name)

@@ -154,6 +154,7 @@ def test_training_checkpoint_and_evaluation_read_the_prompt_as_a_whole(tmp_path:
     assert len(losses) == 4
     prompted = trainings[Prompted]
     prompted.save()
+    prompted.checkpoints.wait()
     resumed = Training(trial, contexts[Prompted])
     assert torch.equal(resumed.state.carry.rows["prefix_lengths"], torch.full((4,), PROMPT))
     prompted.step()

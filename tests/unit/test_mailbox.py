@@ -59,12 +59,25 @@ def test_the_trial_of_a_group_that_died_is_told_so() -> None:
     asyncio.run(scene())
 
 
+def test_a_job_that_no_worker_takes_is_seen() -> None:
+    async def scene() -> None:
+        box = Mailbox()
+        await box.put("first")
+        await box.take(0, rank=0)
+        await box.post(1, {"result": "x", "done": True})
+        await box.put("second")
+        assert not await box.is_taken()
+        await box.take(1, rank=0)
+        assert await box.is_taken()
+
+    asyncio.run(scene())
+
+
 def test_closing_sends_the_workers_home() -> None:
     async def scene() -> None:
         box = Mailbox()
         waiting = asyncio.create_task(box.take(0, rank=0))
         await asyncio.sleep(0)
-        assert not await box.is_taken()
         await box.close()
         assert await asyncio.wait_for(waiting, 1.0) is None
 

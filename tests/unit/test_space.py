@@ -15,7 +15,7 @@ from orchestrator.space import Dimension, apply, assign, merge
 def suggested(data: dict[str, Any], number: int = 40) -> list[Any]:
     dimension = parse_spec(Dimension, data, "x")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return [dimension.suggest(study.ask(), "path") for _ in range(number)]
+    return [study.ask({"path": dimension.distribution()}).params["path"] for _ in range(number)]
 
 
 def test_two_whole_ends_give_whole_numbers_and_both_ends() -> None:

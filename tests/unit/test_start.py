@@ -87,6 +87,7 @@ def test_a_resumed_training_needs_its_own_checkpoint_only_and_keeps_its_lineage(
     whole = list(reports_of(trial, make_context("whole")))
     generator = train(trial, make_context("parts"))
     first = [next(generator), next(generator)]
+    generator.close()
     before = json.loads((make_context("parts").trial_directory / first[-1].checkpoint / "manifest.json").read_text())
     shutil.rmtree(origin)
     rest = list(reports_of(trial, make_context("parts", attempt=2), known_reports=2))

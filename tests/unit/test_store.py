@@ -8,17 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_experiment import changed, experiment, write
+from small_experiment import experiment
 
-from analysis.records import SweepRecord
 from hrm.data.dataset import build_dataset
 from hrm.errors import SpecError
 from hrm.records import Progress, Report
 from orchestrator.disk import check_disk, forecast_bytes
-from orchestrator.experiment import Experiment, load_experiment
 from orchestrator.store import SweepStore
-from orchestrator.sweep import _as_it_began, _sweep_record
-from orchestrator.validation import with_data
 
 
 @pytest.fixture
@@ -118,33 +114,7 @@ def test_checkpoints_are_dropped_but_those_to_keep_and_the_bytes_are_counted(sto
     assert store.drop_checkpoints("none") == 0
 
 
-# --- what a sweep's name stands for, and its size --------------------------------------------------------------------
-
-
-def begun(experiment: Experiment, store: SweepStore) -> SweepRecord:
-    """What the sweep command does before it connects to a cluster."""
-    return _sweep_record(with_data(_as_it_began(experiment, store), store.data_root), store)
-
-
-def test_a_changed_experiment_under_the_same_name_is_refused(tmp_path: Path) -> None:
-    store = SweepStore(tmp_path, "small")
-    store.open()
-    first = begun(experiment(tmp_path), store)
-    assert begun(experiment(tmp_path, question="?", resources={"max_attempts": 1}), store) == first
-    with pytest.raises(SpecError, match=r"started with other values of search, budget\. Give another --name"):
-        begun(experiment(tmp_path, search__seed=9, budget__amount=5), store)
-
-
-def test_a_changed_recipe_under_the_same_name_is_refused(tmp_path: Path) -> None:
-    recipe = changed()["tasks"][0]
-    write(tmp_path / "text.yaml", recipe)
-    path = write(tmp_path / "small.yaml", changed(tasks=[str(tmp_path / "text.yaml")]))
-    store = SweepStore(tmp_path, "small")
-    store.open()
-    begun(load_experiment(path), store)
-    write(tmp_path / "text.yaml", {**recipe, "seed": 1})
-    with pytest.raises(SpecError, match=r"other values of datasets\.text\."):
-        begun(load_experiment(path), store)
+# --- its size --------------------------------------------------------------------------------------------------------
 
 
 def test_the_forecast_grows_with_replicas_and_concurrency(tmp_path: Path, store: SweepStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def test_a_report_that_the_driver_never_got_is_given_again(make_trial: MakeTrial
     trial = make_trial()
     generator = train(trial, make_context())
     lost = [next(generator), next(generator)][1]
+    generator.close()
     again, _ = run(trial, make_context(attempt=2), known_reports=1)
     assert [r.index for r in again] == [2, 3, 4]
     assert again[0] == lost
@@ -88,6 +90,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
     context = make_context("damaged")
     generator = train(trial, context)
     first, second = next(generator), next(generator)
+    generator.close()
     newest = context.trial_directory / second.checkpoint
     _flip_a_byte(newest / "training.safetensors")
     resumed = make_context("damaged", attempt=2)
@@ -103,11 +106,79 @@ def test_a_damaged_best_checkpoint_costs_no_result(make_trial: MakeTrial, make_c
     generator = train(make_trial(), context, test=True)
     reports = [next(generator) for _ in range(4)]
     best = min(reports, key=lambda r: r.validation["loss"])
-    _flip_a_byte(context.trial_directory / best.checkpoint / "model.safetensors")
+    _flip_a_byte(_written(context.trial_directory / best.checkpoint) / "model.safetensors")
     with pytest.raises(StopIteration) as end:
         next(generator)
     assert end.value.value.best_checkpoint == reports[-1].checkpoint
     assert end.value.value.test is not None
+
+
+@pytest.mark.parametrize(("step", "reports"), [(4, 2), (8, 4), (5, 2)])
+def test_a_checkpoint_that_cannot_be_written_ends_the_training_with_its_error(
+    make_trial: MakeTrial, make_context: MakeContext, monkeypatch: pytest.MonkeyPatch, step: int, reports: int
+) -> None:
+    context = make_context()
+    generator = train(make_trial(), context)
+    next(generator)
+    in_the_way = context.trial_directory / f"attempts/1/step-{step:08d}"
+    in_the_way.parent.mkdir(parents=True, exist_ok=True)
+    in_the_way.write_text("a file where a folder has to be")
+    for _ in range(1, reports):
+        next(generator)
+    if step == 5:  # asked after the report of step 4, then after step 5, which saves
+        monkeypatch.setattr(context, "should_stop", iter([False, True]).__next__)
+    with pytest.raises(NotADirectoryError):
+        next(generator)
+
+
+def test_a_training_with_a_report_at_every_step_can_be_stopped(
+    make_trial: MakeTrial, make_context: MakeContext
+) -> None:
+    whole, _ = run(make_trial(num_reports=8), make_context("whole"))
+    context = make_context()
+    generator = train(make_trial(num_reports=8), context)
+    next(generator)
+    context.stop.set()
+    with pytest.raises(StopRequested):
+        next(generator)
+    rest, _ = run(make_trial(num_reports=8), make_context(attempt=2), known_reports=1)
+    assert [report.index for report in rest] == list(range(2, 9))
+    assert [report.validation for report in rest] == [report.validation for report in whole[1:]]
+
+
+def test_a_training_that_is_left_waits_for_its_checkpoint(make_trial: MakeTrial, make_context: MakeContext) -> None:
+    context = make_context()
+    generator = train(make_trial(), context)
+    report = next(generator)
+    generator.close()
+    read_checkpoint(context.trial_directory / report.checkpoint)
+
+
+def test_the_first_report_of_an_attempt_tells_its_facts(make_trial: MakeTrial, make_context: MakeContext) -> None:
+    generator = train(make_trial(), make_context())
+    reports = [next(generator), next(generator)]
+    generator.close()
+    reports += run(make_trial(), make_context(attempt=2), known_reports=2)[0]
+    assert [bool(report.facts) for report in reports] == [True, False, True, False]
+    assert reports[0].facts.keys() == {"num_parameters", "resolved"}
+    assert reports[0].facts == reports[2].facts
+
+
+def test_a_report_tells_how_long_the_checkpoint_before_it_took(
+    make_trial: MakeTrial, make_context: MakeContext
+) -> None:
+    reports, _ = run(make_trial(), make_context())
+    assert "checkpoint_seconds" not in reports[0].system
+    assert all(report.system["checkpoint_seconds"] > 0 for report in reports[2:])  # the second may be too early
+
+
+def _written(checkpoint: Path) -> Path:
+    """The checkpoint, once it is whole: it is written beside the training."""
+    deadline = time.monotonic() + 20
+    while not checkpoint.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return checkpoint
 
 
 def _flip_a_byte(path: Path) -> None:
