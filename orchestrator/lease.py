@@ -141,6 +141,8 @@ class Lease:
         while not self._ended.wait(self._seconds / 6):
             try:
                 self._renew()
+            except FileNotFoundError:
+                return  # the directory was removed
             except OSError as error:
                 logger.warning("the lease could not be renewed: %s", error)
             if self._lost:

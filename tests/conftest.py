@@ -1,4 +1,4 @@
-"""Shared by all tests: tiny data and trials, temporary folders in memory. Threads are pinned before torch is imported."""
+"""Shared by all tests: tiny data and trials. Threads are pinned before torch is imported."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ import shutil
 import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-_MEMORY = "/dev/shm"
-if os.path.isdir(_MEMORY) and shutil.disk_usage(_MEMORY).free > 8 * 2**30:
-    # The tests that kill a driver at every commit flush thousands of small files: fifty times slower on a disk
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _MEMORY)
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
