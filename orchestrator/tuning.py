@@ -138,13 +138,15 @@ class LedgerScheduler(FIFOScheduler):
         return {}
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
-        if "report" in result and not self._searcher.broken:
+        if "report" not in result:
+            return str(TrialScheduler.CONTINUE)
+        if not self._searcher.broken:
             with self._searcher.committing():
                 report = Report.from_dict(json.loads(result["report"]))
-                if self._searcher.ledger.on_report(self._searcher.keys[trial.trial_id], report):
-                    self._searcher.pruned.add(trial.trial_id)
-                    return str(TrialScheduler.STOP)
-        return str(TrialScheduler.CONTINUE)
+                if not self._searcher.ledger.on_report(self._searcher.keys[trial.trial_id], report):
+                    return str(TrialScheduler.CONTINUE)
+                self._searcher.pruned.add(trial.trial_id)
+        return str(TrialScheduler.STOP)  # pruned, or not logged: a checkpoint holds its last report only
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         """Tune tells the searcher next, without the exception: it has just put that into a file."""
