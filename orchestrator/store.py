@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -82,8 +83,14 @@ class SweepStore:
             return
         if not self.exists() or is_behind(self.archive, self.directory):
             rebuild(self.archive, self.directory)
+            self._note_root()
         self._copies = Copies(self.archive, self.directory)
         self._copies.begin()
+
+    def _note_root(self) -> None:
+        """The copies may have been made when the store was at another address."""
+        if self.root is not None and self.exists() and (record := self.read_sweep()).store != self.root.uri:
+            self.write_sweep(replace(record, store=self.root.uri))
 
     def _find_root(self, began: str) -> None:
         """The store that the sweep was begun with. Raises SpecError if another one is given."""

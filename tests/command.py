@@ -162,8 +162,8 @@ def report(storage: Path, name: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def s3_store(port: int = 0) -> Iterator[str]:
-    """The URI of a bucket of an S3 server in this process (moto's, on HTTP; what it holds is in memory)."""
+def s3_store(port: int = 0, name: str = "store") -> Iterator[str]:
+    """The URI of a store of an S3 server in this process: moto's, on HTTP; all servers share one memory."""
     from moto.server import ThreadedMotoServer
 
     os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_EC2_METADATA_DISABLED="true")
@@ -173,6 +173,6 @@ def s3_store(port: int = 0) -> Iterator[str]:
     try:
         host, port = server.get_host_and_port()
         urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/bucket", method="PUT")).close()
-        yield f"s3://bucket/store?endpoint_override={host}:{port}&scheme=http"
+        yield f"s3://bucket/{name}?endpoint_override={host}:{port}&scheme=http"
     finally:
         server.stop()

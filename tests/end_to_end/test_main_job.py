@@ -128,7 +128,7 @@ def test_a_changed_question_under_the_same_name_is_refused(storage: Path) -> Non
     arguments = ("sweep", EXPERIMENT, "--smoke", "--storage", str(storage), "--set", "search.seed=7")
     done = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "started with other values of search" in done.stderr
+    assert "search.seed: was 0 when the sweep began, and is 7" in done.stderr
     assert "--name" in done.stderr
 
 

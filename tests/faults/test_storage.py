@@ -183,14 +183,14 @@ def test_a_store_that_goes_away_ends_the_sweep_in_time_and_nothing_is_lost(
     storage: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     environment = {"HRM_CACHE": str(tmp_path / "cache"), "HRM_STORE_SECONDS": "4"}
-    with s3_store() as uri:
+    with s3_store(name="away") as uri:
         driver = start(*sweep(storage), "--store", uri, environment=environment)
         wait_for(lambda: has_reports(storage, "hrm-search-0001", 1))
     said = finish(driver, expect=3, seconds=120)
     assert f"the store {uri.partition('?')[0]}" in said
     assert "failed" not in {trial.state for trial in trials(storage, "steady").values()}
     assert f"the store {uri.partition('?')[0]}" in finish(start(*sweep(storage), environment=environment), expect=3)
-    with s3_store(int(uri.partition("127.0.0.1:")[2].partition("&")[0])):
+    with s3_store(int(uri.partition("127.0.0.1:")[2].partition("&")[0]), "away"):
         finish(start(*sweep(storage), environment=environment))
         assert numbers(storage, "steady") == numbers(undisturbed, "steady")
         assert same_weights(storage, undisturbed, "steady", "steady")

@@ -121,6 +121,7 @@ def test_a_stale_cluster_file_a_dashboard_and_a_folder_named_datasets_do_no_harm
     assert facts["jobs_without_token"] == 401
 
 
+@pytest.mark.slow
 def test_a_tracker_that_is_down_costs_no_trial_and_is_said(tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text(ONE_TRIAL)
     down = "trackers=[{kind: mlflow, uri: 'http://127.0.0.1:9'}]"

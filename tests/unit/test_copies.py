@@ -113,6 +113,18 @@ def test_half_a_line_is_not_copied(store: SweepStore, tmp_path: Path) -> None:
     assert "torn" not in (tmp_path / "new/trials/a/records.jsonl").read_text()
 
 
+def test_a_sweep_is_rebuilt_from_a_store_that_has_moved(store: SweepStore, tmp_path: Path) -> None:
+    append(store, 1)
+    store.close()
+    shutil.move(tmp_path / "store", tmp_path / "moved")
+    again = SweepStore(tmp_path / "other", "small", Archive(str(tmp_path / "moved")))
+    again.open()
+    assert again.read_sweep().store == str(tmp_path / "moved")
+    append(again, 2)
+    again.close()
+    assert not (tmp_path / "store").exists()
+
+
 @pytest.mark.parametrize("kind", ["local", "s3"])
 def test_a_driver_with_another_disk_takes_over_and_the_first_one_finds_out(kind: str, s3: str, tmp_path: Path) -> None:
     store = opened(tmp_path, s3 if kind == "s3" else str(tmp_path / "store"))

@@ -167,11 +167,13 @@ def test_a_training_goes_on_on_another_node_and_equals_one_that_stayed(
     assert not (node(2).trial_directory / "attempts").exists(), "a node keeps nothing"
 
 
-def test_a_stop_waits_for_the_upload(make_trial: MakeTrial, make_context: MakeContext, archive: Archive) -> None:
+def test_a_stop_waits_for_the_upload(
+    make_trial: MakeTrial, make_context: MakeContext, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = contexts(make_context, archive)(1)
     generator = train(make_trial(), context)
     next(generator)
-    context.stop.set()
+    monkeypatch.setattr(context, "should_stop", iter([False, True]).__next__)  # after the report, then after a step
     with pytest.raises(StopRequested):
         next(generator)
     assert archive.folders() == ["trials/trial/attempts/1/step-00000002", "trials/trial/attempts/1/step-00000003"]
