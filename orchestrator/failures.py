@@ -21,6 +21,8 @@ Fate = Literal["retry", "fail", "abort"]
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _NO_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "CUDA out of memory", "Cannot allocate memory")
 """How torch's allocators and the kernel say it."""
+_LOST_PEER = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "NCCL")
+"""How the collectives of torch.distributed say that a worker is gone (NCCL's were not seen on real GPUs)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ def describe(error: BaseException) -> Failure:
     if _lacks_memory(error):
         rule = str(error).strip() or "the process could not get more memory"
         return Failure("trial", f"out_of_memory: {rule}. Lower batch_size or the model's size", details)
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in _LOST_PEER):
+        return Failure("infrastructure", f"{WORKER_LOST}: another worker of the trial was lost: {error}", details)
     if isinstance(error, (InfrastructureError, OSError)):
         return Failure("infrastructure", f"{type(error).__name__}: {error}", details)
     return Failure("unexpected", f"{type(error).__name__}: {error}", details)

@@ -119,7 +119,7 @@ def reachable() -> bool:
 @pytest.mark.slow
 def test_a_node_that_is_cut_off_the_network_costs_no_step(storage: Path, undisturbed: Path, cut_cluster: str) -> None:
     driver = start(*sweep(storage), "--address", cut_cluster, environment=AUTHENTICATION)
-    wait_for(lambda: has_reports(storage, "hrm-search-0000", 1) and has_reports(storage, "hrm-search-0001", 1), 150)
+    wait_for(lambda: has_reports(storage, "hrm-search-0000", 1), 150)  # the first of them: both nodes are at work
     ip(f"link set {SPACE} down")
     finish(driver, seconds=300)
     assert max(trial.attempts for trial in trials(storage, "steady").values()) == 2

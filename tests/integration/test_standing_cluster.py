@@ -73,7 +73,9 @@ def one_node() -> Iterator[Standing]:
 
 @pytest.fixture(scope="module")
 def two_nodes(one_node: Standing) -> Iterator[Standing]:
+    status = (RAY, "status", f"--address={one_node.address}")
     with _node(one_node.environment, (f"--address={one_node.address}",)):
+        wait_for(lambda: one_node.run(*status).count("node_") == 2)
         yield one_node
 
 

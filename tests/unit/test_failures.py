@@ -61,6 +61,12 @@ def test_a_full_disk_is_the_storages_whatever_it_was_wrapped_in() -> None:
     assert describe(error).origin == "storage"
 
 
+def test_a_collective_that_has_lost_a_worker_is_the_clusters_failure() -> None:
+    said = "[/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:38040: Connection reset by peer"
+    failure = describe(RuntimeError(said))
+    assert (failure.origin, failure.reason.split(":")[0]) == ("infrastructure", "worker_lost")
+
+
 def test_torch_that_gets_no_memory_is_the_trials_failure() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
