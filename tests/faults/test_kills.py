@@ -6,10 +6,8 @@ Really done: the processes are killed by signals while they train. The sweeps ar
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -69,18 +67,6 @@ def test_a_second_driver_on_one_sweep_is_refused_and_stop_ends_the_first(storage
     assert driver.wait(90) == 130
     assert {trial.state for trial in trials(storage, "steady").values()} == {"waiting"}
     assert list((storage / "sweeps/steady/trials/hrm-search-0000/attempts/1").glob("step-*"))
-
-
-@pytest.mark.slow
-def test_a_driver_killed_at_random_moments_again_and_again(storage: Path, undisturbed: Path) -> None:
-    moments = random.Random(0)
-    for _ in range(6):
-        driver = start(*sweep(storage))
-        time.sleep(moments.uniform(1.0, 22.0))
-        kill(driver)
-        driver.wait(30)
-    run(*sweep(storage))
-    check_equal(storage, undisturbed)
 
 
 @pytest.mark.slow
