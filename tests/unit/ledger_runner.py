@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterator
@@ -172,6 +173,39 @@ def undisturbed(experiment: Experiment, storage: Path, seed: int = 0, kind: type
     runner.drive(ledger)
     ledger.store.close()
     return table(ledger)
+
+
+def kill_after_calls(asked: Experiment, folder: Path, stride: int, kind: type[Runner] = Runner) -> int:
+    """Kill after call 0, `stride`, ... of the ledger, and compare. Gives the calls of a whole sweep, to a stride."""
+    expected = undisturbed(asked, folder / "undisturbed", kind=kind)
+    for calls in itertools.count(0, stride):
+        runner = kind(asked, folder / str(calls), seed=calls)
+        ledger = runner.open()
+        try:
+            runner.drive(ledger, calls)
+        except Killed:
+            ledger.store.close()
+        else:
+            ledger.store.close()
+            return calls
+        ledger = runner.open()
+        runner.drive(ledger)
+        assert table(ledger) == expected, f"killed before call {calls}"
+        ledger.store.close()
+    raise AssertionError("it never ends")
+
+
+def die_again_and_again(runner: Runner, calls: Callable[[int], int]) -> Ledger:
+    """Kill after `calls(life)` calls in each life, until the sweep has ended; gives the last ledger."""
+    for life in range(200):
+        ledger = runner.open()
+        try:
+            runner.drive(ledger, calls(life))
+        except Killed:
+            ledger.store.close()
+        else:
+            return ledger
+    raise AssertionError("it never ends")
 
 
 def kill_before_every_commit(

@@ -6,7 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
-from ledger_runner import Killed, Runner, kill_before_every_commit, report_of, table, undisturbed
+from ledger_runner import (
+    Killed,
+    Runner,
+    die_again_and_again,
+    kill_after_calls,
+    kill_before_every_commit,
+    report_of,
+    table,
+    undisturbed,
+)
 from small_experiment import TRANSFORMER, experiment
 
 from hrm.records import Progress, Report, TrialResult
@@ -88,23 +97,7 @@ def test_maximising_takes_the_largest_value(tmp_path: Path) -> None:
 
 
 def test_a_driver_that_dies_after_any_call_costs_nothing(tmp_path: Path) -> None:
-    asked = experiment(tmp_path, **ONE_ARM)
-    expected = undisturbed(asked, tmp_path / "undisturbed")
-    calls = 0
-    while True:
-        runner = Runner(asked, tmp_path / str(calls), seed=calls)
-        ledger = runner.open()
-        try:
-            runner.drive(ledger, calls)
-        except Killed:
-            ledger.store.close()
-        else:
-            break
-        ledger = runner.open()
-        runner.drive(ledger)
-        assert table(ledger) == expected, f"killed before call {calls}"
-        calls += 1
-    assert calls > 20
+    assert kill_after_calls(experiment(tmp_path, **ONE_ARM), tmp_path, 1) > 20
 
 
 def killed(folder: Path, monkeypatch: pytest.MonkeyPatch, first: int, stride: int) -> int:
@@ -124,15 +117,7 @@ def test_a_driver_that_dies_before_any_commit_costs_nothing(tmp_path: Path, monk
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_a_driver_that_dies_again_and_again_still_ends_the_sweep(tmp_path: Path, deterministic: bool) -> None:
     asked = experiment(tmp_path, search__deterministic=deterministic)
-    runner = Runner(asked, tmp_path, seed=5)
-    for life in range(200):
-        ledger = runner.open()
-        try:
-            runner.drive(ledger, calls=4 + life % 5)
-        except Killed:
-            ledger.store.close()
-        else:
-            break
+    ledger = die_again_and_again(Runner(asked, tmp_path, seed=5), lambda life: 4 + life % 5)
     found = table(ledger)
     assert ledger.is_complete()
     assert len(found) == ledger.planned_trials

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger_runner import Killed, Life, Runner, Table, kill_before_every_commit, table
+from ledger_runner import Life, Runner, Table, kill_after_calls, kill_before_every_commit
 from ledger_runner import undisturbed as undisturbed_by
 from small_experiment import experiment
 
@@ -203,23 +203,7 @@ def test_the_same_seed_gives_the_same_population_whatever_finishes_first(
 
 def test_a_driver_that_dies_after_any_call_changes_no_decision(tmp_path: Path) -> None:
     asked = population(tmp_path, base__num_reports=3, search={"trials": 4, "population": {}})
-    expected = undisturbed(asked, tmp_path / "undisturbed")
-    calls = 0
-    while True:
-        runner = PopulationRunner(asked, tmp_path / str(calls), seed=calls)
-        ledger = runner.open()
-        try:
-            runner.drive(ledger, calls)
-        except Killed:
-            ledger.store.close()
-        else:
-            break
-        ledger = runner.open()
-        runner.drive(ledger)
-        assert table(ledger) == expected, f"killed before call {calls}"
-        ledger.store.close()
-        calls += 17
-    assert calls > 40
+    assert kill_after_calls(asked, tmp_path, 17, PopulationRunner) > 40
 
 
 def kill_before_commits(folder: Path, monkeypatch: pytest.MonkeyPatch, stride: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ledger_runner import Killed, Runner, Table, kill_before_every_commit, table
+from ledger_runner import Runner, Table, die_again_and_again, kill_before_every_commit, table
 from ledger_runner import undisturbed as undisturbed_by
 from small_experiment import experiment
 from sweep_fixture import write_sweep
@@ -217,15 +217,7 @@ def test_a_driver_that_dies_between_two_commits_stops_no_other_arm(
 
 def test_a_driver_that_dies_again_and_again_ends_the_race(tmp_path: Path, adaptive: Table) -> None:
     asked = race(tmp_path, {"seeds": 6, "adaptive": True}, ARMS)
-    runner = NoisyRunner(asked, tmp_path, seed=3)
-    for life in range(100):
-        ledger = runner.open()
-        try:
-            runner.drive(ledger, calls=17 + life % 7)
-        except Killed:
-            ledger.store.close()
-        else:
-            break
+    ledger = die_again_and_again(NoisyRunner(asked, tmp_path, seed=3), lambda life: 17 + life % 7)
     assert seeds_of(table(ledger)) == seeds_of(adaptive)
     assert reasons(table(ledger)) == reasons(adaptive)
     assert ledger.is_complete()
