@@ -46,6 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TrialError as error:
         _say_error(options, str(error))
         return TRIALS_FAILED
+    except (MemoryError, RuntimeError) as error:
+        from orchestrator.failures import describe
+
+        failure = describe(error)
+        if failure.origin != "trial":
+            raise
+        _say_error(options, failure.reason)
+        return TRIALS_FAILED
     except KeyboardInterrupt:
         _say_error(options, "ended at once; the same command goes on from the newest checkpoints")
         return STOPPED

@@ -122,6 +122,24 @@ def test_the_exit_code_reaches_the_shell_and_help_is_quick(tmp_path: Path) -> No
 # --- validate, schema, doctor ----------------------------------------------------------------------------------------
 
 
+def test_memory_that_does_not_suffice_ends_with_1_and_the_way_out_and_a_defect_with_its_traceback(
+    run: Command, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(error: Exception) -> None:
+        def train_one(options: object) -> int:
+            raise error
+
+        monkeypatch.setattr("orchestrator.single.train_one", train_one)
+
+    fail(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
+    assert run("train", good) == cli.TRIALS_FAILED
+    assert "out_of_memory" in run.err
+    assert "Lower batch_size" in run.err
+    fail(RuntimeError("a defect"))
+    with pytest.raises(RuntimeError, match="a defect"):
+        run("train", good)
+
+
 def test_validate_says_what_a_sweep_would_do(run: Command, good: Path) -> None:
     assert run("validate", good, "--set", "search.trials=5") == 0
     assert run.out.startswith(f"{good}: good. 2 arms on 1 task(s): 10 search trials and 4 replicas.\n")
