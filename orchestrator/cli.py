@@ -8,17 +8,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hrm.errors import InfrastructureError, Problem, SpecError, TrialError
+from orchestrator.checkpoint_options import add_checkpoint_commands
+from orchestrator.commands import Command, later
 from orchestrator.data_options import add_data_commands
 from orchestrator.render_options import add_render_commands
 from orchestrator.signals import STOPPED
 
 DONE, TRIALS_FAILED, WRONG_INPUT, CLUSTER_FAILED = 0, 1, 2, 3
-Command = Callable[[argparse.Namespace], int]
 
 _TOP = """\
 examples:
@@ -83,13 +84,17 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--dry-run", action="store_true",
                        help="measure some steps of every arm, say what the sweep will take, run nothing")  # fmt: skip
 
-    train = _command(commands, "train", _train, "train one arm's trial as it stands, without a search")
+    train = _command(
+        commands, "train", later("single:train_one"), "train one arm's trial as it stands, without a search"
+    )
     _experiment_options(train)
     train.add_argument("--arm", help="which arm (default: the first)")
     train.add_argument("--task", help="on which task (default: the first)")
     train.add_argument("--seed", type=int, default=0)
 
-    validate = _command(commands, "validate", _validate, "check an experiment file, show what its arms cost")
+    validate = _command(
+        commands, "validate", later("validation:validate"), "check an experiment file, show what its arms cost"
+    )
     _experiment_options(validate)
 
     for name, command, text in (
@@ -109,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
                               help="read its runs in MLflow instead (default: the storage's database)")  # fmt: skip
             look.add_argument("--output", type=Path, help="write it to this folder (default: the sweep's)")
 
-    _checkpoint_commands(commands)
+    add_checkpoint_commands(commands, _command)
     add_data_commands(commands, _command)
     add_render_commands(commands, _command, _experiment_options)
     _command(commands, "list", _list, "list the sweeps of the storage")
@@ -137,39 +142,6 @@ def _experiment_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--smoke", action="store_true", help="lay the file's smoke: section over it: seconds")
 
 
-def _checkpoint_commands(commands: Any) -> None:
-    """`checkpoint import`, `export`, `show`, `evaluate`, `judge`."""
-    text = "take weights from the original code, give them back to it, look at them"
-    parser = commands.add_parser("checkpoint", help=text, description=text.capitalize() + ".")
-    inside = parser.add_subparsers(required=True, metavar="command")
-    bring = _command(inside, "import", _checkpoint_import, "make a checkpoint of a state dict of the original code")
-    _original_options(bring, "a file of original HRM, TRM or URM code, such as step_1234")
-    bring.add_argument("--output", type=Path, help="the checkpoint's folder (default: imported/ in the storage)")
-    give = _command(inside, "export", _checkpoint_export, "write a checkpoint's weights as one file")
-    give.add_argument("path", help="the folder of a checkpoint, or its URI")
-    give.add_argument("--output", type=Path, required=True, help="the file")
-    give.add_argument("--format", choices=("original", "safetensors"), default="original",
-                      help="the original code's state dict, or plain safetensors (default: original)")  # fmt: skip
-    give.add_argument("--weights", choices=("ema", "raw"),
-                      help="averaged or as trained (default: those that evaluations use)")  # fmt: skip
-    show = _command(inside, "show", _checkpoint_show, "show what is in a checkpoint, ours or an original state dict")
-    _original_options(show, "the folder of a checkpoint, its URI, or a file of the original code")
-    look = _command(inside, "evaluate", _checkpoint_evaluate, "measure a checkpoint on a split of a task")
-    look.add_argument("path", help="the folder of a checkpoint, or its URI")
-    look.add_argument("--task", help="a recipe in datasets/, or the path of one (default: what it was trained on)")
-    look.add_argument("--split", choices=("train", "validation", "test"), default="validation")
-    look.add_argument("--predictions", type=Path, help="keep what the model said in this file, for `judge`")
-    judge = _command(inside, "judge", _checkpoint_judge, "measure stored predictions, several files as one")
-    judge.add_argument("files", type=Path, nargs="+", help="files of `checkpoint evaluate --predictions`")
-
-
-def _original_options(parser: argparse.ArgumentParser, path: str) -> None:
-    parser.add_argument("path", help=path)
-    parser.add_argument("--config", type=Path, help="its configuration (default: all_config.yaml beside it)")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="fields",
-                        help="a field of that configuration, such as num_heads=8 (again for more)")  # fmt: skip
-
-
 def _sweep(options: argparse.Namespace) -> int:
     from orchestrator.experiment import load_experiment
     from orchestrator.progress import view_for
@@ -190,18 +162,6 @@ def _sweep(options: argparse.Namespace) -> int:
     if not outcome.complete:
         return TRIALS_FAILED if outcome.gave_up else STOPPED
     return TRIALS_FAILED if outcome.failed_trials else DONE
-
-
-def _train(options: argparse.Namespace) -> int:
-    from orchestrator.single import train_one
-
-    return train_one(options)
-
-
-def _validate(options: argparse.Namespace) -> int:
-    from orchestrator.validation import validate
-
-    return validate(options)
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -231,43 +191,6 @@ def _clean(options: argparse.Namespace) -> int:
     from orchestrator.upkeep import clean
 
     return _say(options, clean(_store(options)))
-
-
-def _checkpoint_import(options: argparse.Namespace) -> int:
-    from orchestrator.checkpoints import import_checkpoint
-
-    return import_checkpoint(_with_folder(options))
-
-
-def _checkpoint_export(options: argparse.Namespace) -> int:
-    from orchestrator.checkpoints import export_checkpoint
-
-    return export_checkpoint(_with_folder(options))
-
-
-def _checkpoint_evaluate(options: argparse.Namespace) -> int:
-    from orchestrator.evaluation import evaluate_checkpoint
-
-    return evaluate_checkpoint(_with_folder(options))
-
-
-def _checkpoint_judge(options: argparse.Namespace) -> int:
-    from orchestrator.evaluation import judge_predictions
-
-    return judge_predictions(options)
-
-
-def _checkpoint_show(options: argparse.Namespace) -> int:
-    from orchestrator.checkpoints import show_checkpoint
-
-    return show_checkpoint(_with_folder(options))
-
-
-def _with_folder(options: argparse.Namespace) -> argparse.Namespace:
-    from orchestrator.fetched import checkpoint_folder
-
-    options.path = checkpoint_folder(options.path)
-    return options
 
 
 def _list(options: argparse.Namespace) -> int:

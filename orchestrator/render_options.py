@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hrm.errors import Problem, SpecError
-
-Command = Callable[[argparse.Namespace], int]
+from orchestrator.commands import AddCommand
 
 
 def add_render_commands(
     commands: Any,
-    add_command: Callable[[Any, str, Command, str], argparse.ArgumentParser],
+    add_command: AddCommand,
     experiment_options: Callable[[argparse.ArgumentParser], None],
 ) -> None:
     """Add `render` and what is below it. The functions give a command the options that all (experiments') have."""

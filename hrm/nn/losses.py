@@ -24,6 +24,11 @@ def cross_entropy(logits: Tensor, labels: Tensor, kind: LossKind) -> Tensor:
     return -picked * scored
 
 
+def log_probabilities(logits: Tensor, kind: LossKind) -> Tensor:
+    """[..., V] float32: the log of what the model gives each token."""
+    return logits.float().log_softmax(-1) if kind == "softmax" else stablemax_log(logits)
+
+
 def stablemax_log(logits: Tensor) -> Tensor:
     """log of stablemax: s(x) = x+1 for x >= 0, 1/(1-x) below, normalised (Prieto et al. 2025).
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -21,6 +23,8 @@ from hrm.models.hrm import HRMSpec
 from hrm.tasks import TaskShape
 from orchestrator import cli
 from orchestrator.store import SweepStore
+
+OPTIONS = [Path(cli.__file__), *Path(cli.__file__).parent.glob("*_options.py")]
 
 
 class Command:
@@ -50,6 +54,14 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
     return write(tmp_path / "small.yaml", changed(smoke={"budget": {"amount": 2}, "base": {"num_reports": 1}}))
+
+
+def test_every_command_is_there_when_it_is_called() -> None:
+    places = re.findall(r'"([a-z_]+(?:\.[a-z_]+)*):([a-z_]+)"', "".join(p.read_text() for p in OPTIONS))
+
+    assert len(places) > 8
+    for module, name in places:
+        assert callable(getattr(importlib.import_module(f"orchestrator.{module}"), name)), f"{module}:{name}"
 
 
 # --- the input is wrong ----------------------------------------------------------------------------------------------

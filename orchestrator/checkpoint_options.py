@@ -1,0 +1,71 @@
+"""The options of the `checkpoint` commands, which are imported when one runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from orchestrator.commands import AddCommand, Command, later
+
+
+def add_checkpoint_commands(commands: Any, add_command: AddCommand) -> None:
+    """Add `checkpoint` and what is below it. `add_command` gives a command the options that all have."""
+    text = "take weights from the original code, give them back to it, look at them"
+    parser = commands.add_parser("checkpoint", help=text, description=text.capitalize() + ".")
+    inside = parser.add_subparsers(required=True, metavar="command")
+    bring = add_command(
+        inside,
+        "import",
+        _of_folder("checkpoints:import_checkpoint"),
+        "make a checkpoint of a state dict of the original code",
+    )
+    _original_options(bring, "a file of original HRM, TRM or URM code, such as step_1234")
+    bring.add_argument("--output", type=Path, help="the checkpoint's folder (default: imported/ in the storage)")
+    give = add_command(
+        inside, "export", _of_folder("checkpoints:export_checkpoint"), "write a checkpoint's weights as one file"
+    )
+    give.add_argument("path", help="the folder of a checkpoint, or its URI")
+    give.add_argument("--output", type=Path, required=True, help="the file")
+    give.add_argument("--format", choices=("original", "safetensors"), default="original",
+                      help="the original code's state dict, or plain safetensors (default: original)")  # fmt: skip
+    give.add_argument("--weights", choices=("ema", "raw"),
+                      help="averaged or as trained (default: those that evaluations use)")  # fmt: skip
+    show = add_command(
+        inside,
+        "show",
+        _of_folder("checkpoints:show_checkpoint"),
+        "show what is in a checkpoint, ours or an original state dict",
+    )
+    _original_options(show, "the folder of a checkpoint, its URI, or a file of the original code")
+    look = add_command(
+        inside, "evaluate", _of_folder("evaluation:evaluate_checkpoint"), "measure a checkpoint on a split of a task"
+    )
+    look.add_argument("path", help="the folder of a checkpoint, or its URI")
+    look.add_argument("--task", help="a recipe in datasets/, or the path of one (default: what it was trained on)")
+    look.add_argument("--split", choices=("train", "validation", "test"), default="validation")
+    look.add_argument("--predictions", type=Path, help="keep what the model said in this file, for `judge`")
+    judge = add_command(
+        inside, "judge", later("evaluation:judge_predictions"), "measure stored predictions, several files as one"
+    )
+    judge.add_argument("files", type=Path, nargs="+", help="files of `checkpoint evaluate --predictions`")
+
+
+def _original_options(parser: argparse.ArgumentParser, path: str) -> None:
+    parser.add_argument("path", help=path)
+    parser.add_argument("--config", type=Path, help="its configuration (default: all_config.yaml beside it)")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="fields",
+                        help="a field of that configuration, such as num_heads=8 (again for more)")  # fmt: skip
+
+
+def _of_folder(place: str) -> Command:
+    """The command at `place` with its path as a folder here, also where that is the URI of one in a store."""
+    run = later(place)
+
+    def command(options: argparse.Namespace) -> int:
+        from orchestrator.fetched import checkpoint_folder
+
+        options.path = checkpoint_folder(options.path)
+        return run(options)
+
+    return command

@@ -1,0 +1,119 @@
+"""A trace is an evaluation that keeps every segment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import MakeTrial
+
+from hrm.context import LocalContext
+from hrm.data.dataset import build_dataset
+from hrm.evaluate import evaluate
+from hrm.models import Model
+from hrm.nn.losses import log_probabilities
+from hrm.tasks.sudoku import SudokuSpec
+from hrm.trace import Trace, trace, traces
+from hrm.trial import TrialSpec
+
+SIZES = {"hidden_size": 16, "num_heads": 2}
+MODELS: dict[str, dict[str, Any]] = {
+    "hrm": {"kind": "hrm", "H_layers": 1, "L_layers": 1, "halting": {"rule": "q_with_target", "segments": 3}},
+    "trm": {"kind": "trm", "start": "random", "halting": {"rule": "q", "segments": 3}},
+    "urm": {"kind": "urm", "num_layers": 1, "halting": {"segments": 2}},
+    "transformer": {"kind": "transformer", "num_layers": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("puzzles")
+    build_dataset(SudokuSpec.smoke(), root)
+    return root
+
+
+def built(make_trial: MakeTrial, storage: Path, kind: str) -> tuple[Model, Any, TrialSpec, LocalContext]:
+    trial = make_trial(
+        task=SudokuSpec.smoke().model_dump(mode="json"),
+        model={**SIZES, **MODELS[kind]},
+        loss="stablemax" if kind == "trm" else "softmax",
+    )
+    dataset = build_dataset(trial.task, storage)
+    torch.manual_seed(0)
+    model = trial.model.build(dataset.shape)
+    if hasattr(model, "q_head"):
+        torch.nn.init.normal_(model.q_head.weight, std=3.0)  # type: ignore[arg-type]
+        model.q_head.bias.data.zero_()  # type: ignore[union-attr, operator]
+    return model, dataset, trial, LocalContext(storage / "trial", storage)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_last_segment_of_a_trace_is_what_an_evaluation_measures(
+    make_trial: MakeTrial, storage: Path, kind: str
+) -> None:
+    model, dataset, trial, context = built(make_trial, storage, kind)
+    parts = list(traces(model, dataset, "validation", trial, context))
+    tokens = sum(int(part.scored.sum()) for part in parts)
+    rows = sum(len(part.numbers) for part in parts)
+    measured = evaluate(model, dataset, "validation", trial, context)
+    assert rows == len(dataset.split("validation"))
+    assert sum(part.losses[-1].sum() for part in parts) / tokens == pytest.approx(measured["loss"], rel=1e-5)
+    assert sum(part.correct[-1].sum() for part in parts) / tokens == pytest.approx(measured["token_accuracy"])
+    assert sum(part.exact[-1].sum() for part in parts) / rows == pytest.approx(measured["exact_accuracy"])
+
+
+def one(make_trial: MakeTrial, storage: Path, kind: str, **options: Any) -> Trace:
+    model, dataset, trial, _ = built(make_trial, storage, kind)
+    return trace(model, dataset.split("validation").gather(np.arange(4)), trial, **options)
+
+
+@pytest.mark.parametrize("kind", ["hrm", "trm"])
+def test_deeper_traces_go_on_where_shorter_ones_end(make_trial: MakeTrial, storage: Path, kind: str) -> None:
+    short, deep = one(make_trial, storage, kind), one(make_trial, storage, kind, segments=5)
+    assert len(short.predictions) == 3
+    assert len(deep.predictions) == 5
+    assert np.array_equal(deep.predictions[:3], short.predictions)
+    assert np.array_equal(deep.losses[:3], short.losses)
+    assert not np.array_equal(deep.losses[2], deep.losses[4])
+
+
+def test_a_row_halts_where_its_rule_first_says_so_and_at_the_last_segment_otherwise(
+    make_trial: MakeTrial, storage: Path
+) -> None:
+    for kind in ("hrm", "trm"):
+        found = one(make_trial, storage, kind, segments=6)
+        assert found.q is not None
+        assert found.halts is not None
+        for row, halt in enumerate(found.halts):
+            q = found.q[:, row]
+            done = [halts > (go_on if kind == "hrm" else 0.0) for halts, go_on in q]
+            assert halt == (done.index(True) + 1 if True in done else 6)
+    assert one(make_trial, storage, "transformer").halts is None
+
+
+def test_states_and_their_change_are_those_of_the_segments(make_trial: MakeTrial, storage: Path) -> None:
+    first, whole = (one(make_trial, storage, "hrm", segments=n, keep_states=True) for n in (1, 3))
+    assert set(whole.residuals) == set(whole.states) == {"z_H", "z_L"}
+    assert whole.residuals["z_H"].shape == (3, 4)
+    assert np.allclose(whole.residuals["z_L"][0], first.residuals["z_L"][0])
+    assert not np.allclose(whole.states["z_H"], first.states["z_H"])
+    model, dataset, trial, _ = built(make_trial, storage, "hrm")
+    model.segment = lambda state, rows, draws: type(  # type: ignore[method-assign]
+        "Output", (), {"state": {n: 2 * z for n, z in state.items()}, "logits": torch.zeros(4, 16, 8), "q": None}
+    )()
+    doubled = trace(model, dataset.split("validation").gather(np.arange(4)), trial)
+    assert np.allclose(doubled.residuals["z_H"], 0.5)
+
+
+def test_logits_give_the_predictions_and_their_probabilities(make_trial: MakeTrial, storage: Path) -> None:
+    for kind in ("hrm", "trm"):
+        found = one(make_trial, storage, kind, keep_logits=True)
+        assert found.logits is not None
+        loss = "stablemax" if kind == "trm" else "softmax"
+        shares = log_probabilities(torch.from_numpy(found.logits), loss).exp().numpy()
+        assert np.allclose(shares.sum(-1), 1.0, atol=1e-5)
+        assert np.array_equal(shares.argmax(-1), found.predictions[-1])
+        assert np.allclose(shares.max(-1), found.probabilities[-1], atol=1e-6)
