@@ -80,6 +80,8 @@ def value_in_words(metric: Metric) -> str:
     shown = f"{mean} {unit}" if unit else mean
     if metric.low is None:
         return f"{shown} (one seed, no interval)"
+    if metric.low == metric.high:
+        return f"{shown} (equal at {metric.n} seeds)"
     return f"{shown} (95 % interval {low} to {high}, {plural(metric.n, 'seed')})"
 
 
@@ -107,13 +109,19 @@ def _first_sentence(record: SweepRecord, metric: Metric, comparison: Comparison,
         )
     start = "No winner" if record.finished else "No winner so far"
     mean = "mean " if metric.n > 1 else ""
+    equals = [name for name, other in comparison.means.items() if other.mean == metric.mean]
+    if len(equals) > 1:
+        better = "lower" if record.direction == "minimize" else "higher"
+        return (
+            f"{start}: {listing(equals)} have the same {mean}test {record.metric}, {value}, and no arm a {better} one."
+        )
     lead = f"{best} has the {_superlative(record)} {mean}test {record.metric}, {value}"
     return f"{start}: {lead}, but {'; '.join(doubts)}."
 
 
 def _doubts(record: SweepRecord, arms: Sequence[ArmResult], best: ArmResult, comparison: Comparison) -> list[str]:
     """Everything that stands between the leader and a victory."""
-    doubts = [] if record.finished else ["the sweep is not finished"]
+    doubts = [*record.unlike] if record.finished else ["the sweep is not finished", *record.unlike]
     if len(arms) == 1:
         doubts.append("there is no other arm to compare it with")
     doubts += _unbeaten(record, comparison)
@@ -162,6 +170,8 @@ def difference_in_words(record: SweepRecord, difference: Difference) -> str:
     """`is worse by 0.012 nats per token (95 % interval 0.004 to 0.020, 3 paired seeds)`: the other arm's side."""
     if difference.mean is None:
         return f"shares no seed with {difference.best}"
+    if difference.low == difference.high == 0.0:
+        return f"is as good at all {difference.n} paired seeds"
     sign = -1.0 if record.direction == "minimize" else 1.0
     if not _is_better(difference, record):
         sign = -sign

@@ -60,6 +60,10 @@ class ArmResult:
     seconds: float | None = None
     best_checkpoint: str = ""
     """The best by the objective on validation, never by test: relative to the sweep's directory, or a URI."""
+    best_trial: str = ""
+    """The key of its trial."""
+    trials: dict[str, str] = field(default_factory=dict)
+    """By seed the key of the trial that the metric's value is from."""
     best_configuration: dict[str, Any] = field(default_factory=dict)
     replicas: int = 0
     """Replicas of this configuration, in any state."""
@@ -159,7 +163,6 @@ def _result(
 ) -> ArmResult:
     progress = [sweep.progress(trial) for trial in trials]
     best = sweep.best_of((trial, trial.objective) for trial in trials) or trials[0]
-    checkpoint = (best.result or {}).get("best_checkpoint", "")
     return ArmResult(
         name=arm,
         task=task,
@@ -169,7 +172,9 @@ def _result(
         steps=float(np.mean([p.step for p in progress])),
         flops=float(np.mean([p.flops for p in progress])),
         seconds=float(np.mean([p.seconds for p in progress])),
-        best_checkpoint=sweep.record.place_of(f"trials/{best.key}/{checkpoint}") if checkpoint else "",
+        best_checkpoint=sweep.checkpoint_of(best),
+        best_trial=best.key,
+        trials={str(seed_of(trial)): trial.key for trial in trials},
         best_configuration=trials[0].parameters,
         replicas=replicas,
         replicas_failed=failed,

@@ -5,19 +5,14 @@ Names from data are escaped, since plotly reads a little HTML in its texts.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go
 
-from analysis.arms import ArmResult, chosen_replicas
-from analysis.curves import validation_curve
-from analysis.figure_style import COLOURS, GREY, colour_of, escape, style
+from analysis.arms import ArmResult
+from analysis.figure_style import GREY, colour_of, escape, style
 from analysis.numbers import metric_unit, plural, significant
-from analysis.records import TrialRecord
-from analysis.sweep import Sweep
 
 
 def replica_dots(arms: Sequence[ArmResult], names: Sequence[str], reference: Mapping[str, Any] | None) -> go.Figure:
@@ -29,45 +24,8 @@ def replica_dots(arms: Sequence[ArmResult], names: Sequence[str], reference: Map
         _interval_bar(figure, arm, colour_of(names, arm.name))
     style(figure, height=110 + 52 * max(1, len(shown)), x=_axis_title(shown), y="", legend=False)
     figure.update_yaxes(autorange="reversed", showgrid=False, ticklabelstandoff=8)
+    figure.update_layout(margin_t=44)
     _fit(figure, shown, None if reference is None else reference["generator_cross_entropy"])
-    return figure
-
-
-def validation_curves(sweep: Sweep, task: str) -> go.Figure:
-    """The objective's metric on validation against the budget axis: one line per replica, one colour per arm.
-
-    An arm without replicas is shown by its best search trial, dashed.
-    """
-    figure, record = go.Figure(), sweep.record
-    axis = str(record.budget.get("axis", "steps"))
-    for arm in record.arms:
-        replicas = [trial for trial in chosen_replicas(sweep, task, arm) if sweep.reports(trial)]
-        best = sweep.best_search_trial(task, arm)
-        _arm_curves(figure, sweep, replicas or ([best] if best else []), axis, "solid" if replicas else "dash")
-    title = "training FLOPs" if axis == "flops" else "seconds of training" if axis == "seconds" else axis
-    style(figure, height=380, x=title, y=f"validation {record.metric}")
-    if record.metric == "loss":
-        _logarithmic(figure)
-    return figure
-
-
-def importance_bars(importance: Mapping[str, Mapping[str, float]]) -> go.Figure:
-    """For each study, how much each searched parameter moved the objective."""
-    figure = go.Figure()
-    parameters = sorted({name for shares in importance.values() for name in shares})
-    for number, (study, shares) in enumerate(importance.items()):
-        figure.add_bar(
-            x=[shares.get(name) for name in parameters],
-            y=[escape(name) for name in parameters],
-            orientation="h",
-            name=escape(study),
-            marker={"color": COLOURS[number % len(COLOURS)]},
-            hovertemplate="%{y}: %{x:.2f}<extra></extra>",
-        )
-    height = 120 + (14 * len(importance) + 14) * max(1, len(parameters))
-    style(figure, height=height, x="importance (share of variance)", y="")
-    figure.update_layout(bargap=0.3)
-    figure.update_yaxes(autorange="reversed", showgrid=False, ticklabelstandoff=8)
     return figure
 
 
@@ -79,6 +37,8 @@ def _seed_dots(figure: go.Figure, arm: ArmResult, colour: str) -> None:
         x=list(metric.seeds.values()),
         y=[_label(arm)] * metric.n,
         mode="markers",
+        legendgroup=arm.name,
+        customdata=[arm.trials.get(seed) for seed in metric.seeds],
         marker={"color": colour, "size": 9, "opacity": 0.6, "symbol": symbol},
         hovertext=[f"seed {seed}: {significant(value)}" for seed, value in metric.seeds.items()],
         hoverinfo="text",
@@ -94,6 +54,7 @@ def _interval_bar(figure: go.Figure, arm: ArmResult, colour: str) -> None:
         x=[metric.mean],
         y=[_label(arm)],
         mode="markers",
+        legendgroup=arm.name,
         marker={"size": 13, "symbol": "line-ns", "line": {"color": colour, "width": 3}},
         error_x={
             "type": "data",
@@ -106,22 +67,6 @@ def _interval_bar(figure: go.Figure, arm: ArmResult, colour: str) -> None:
         hovertext=f"mean {significant(metric.mean)}, 95 % interval {bounds}",
         hoverinfo="text",
     )
-
-
-def _arm_curves(figure: go.Figure, sweep: Sweep, trials: Sequence[TrialRecord], axis: str, dash: str) -> None:
-    curves = [validation_curve(sweep, trial, axis, sweep.record.metric) for trial in trials]
-    for number, curve in enumerate(curve for curve in curves if len(curve.x)):
-        arm = trials[0].arm
-        figure.add_scatter(
-            x=curve.x,
-            y=curve.y,
-            mode="lines+markers" if len(curve.x) < 3 else "lines",
-            name=escape(arm),
-            legendgroup=arm,
-            showlegend=number == 0,
-            line={"color": colour_of(sweep.record.arms, arm), "width": 1.8, "dash": dash},
-            hovertemplate=f"{escape(curve.key)}<br>%{{x:.4s}} {axis}: %{{y:.4g}}<extra></extra>",
-        )
 
 
 def _fit(figure: go.Figure, arms: Sequence[ArmResult], reference: float | None) -> None:
@@ -144,19 +89,10 @@ def _fit(figure: go.Figure, arms: Sequence[ArmResult], reference: float | None) 
         yanchor="bottom",
         xanchor="left" if reference < (low + high) / 2 else "right",
         showarrow=False,
-        text=f"the generator's cross-entropy, {significant(reference)}",
+        text=f"the generator's<br>cross-entropy, {significant(reference)}",
+        align="left" if reference < (low + high) / 2 else "right",
         font={"color": GREY, "size": 12},
     )
-
-
-def _logarithmic(figure: go.Figure) -> None:
-    """A logarithmic y axis where the curves fall far, since the arms part at the low end."""
-    values = np.concatenate([np.asarray(trace.y, dtype=np.float64) for trace in figure.data] or [np.ones(1)])
-    if values.min() <= 0.0 or values.max() < 4.0 * values.min():
-        return
-    decades = range(math.floor(math.log10(values.min())), math.ceil(math.log10(values.max())) + 1)
-    ticks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 3, 5)]
-    figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
 
 
 def _axis_title(arms: Sequence[ArmResult]) -> str:

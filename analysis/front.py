@@ -21,7 +21,7 @@ class FrontPoint:
     values: list[float]
     parameters: dict[str, Any]
     checkpoint: str
-    """Relative to the sweep's directory."""
+    """Relative to the sweep's directory, or a URI."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,13 @@ def fronts(sweep: Sweep) -> list[Front]:
         return []
     names, directions = [each["metric"] for each in asked], [each["direction"] for each in asked]
     return [
-        Front(task, arm, names, directions, [_point(trial) for trial in front_of(done(sweep, task, arm), directions)])
+        Front(
+            task,
+            arm,
+            names,
+            directions,
+            [_point(sweep, trial) for trial in front_of(done(sweep, task, arm), directions)],
+        )
         for task in record.tasks
         for arm in record.arms
         if record.runs_on(arm, task)
@@ -67,7 +73,5 @@ def front_of(trials: Sequence[TrialRecord], directions: Sequence[str]) -> list[T
     return [trial for _, trial in front]
 
 
-def _point(trial: TrialRecord) -> FrontPoint:
-    checkpoint = (trial.result or {}).get("best_checkpoint", "")
-    place = f"trials/{trial.key}/{checkpoint}" if checkpoint else ""
-    return FrontPoint(trial.key, list(trial.values), dict(trial.parameters), place)
+def _point(sweep: Sweep, trial: TrialRecord) -> FrontPoint:
+    return FrontPoint(trial.key, list(trial.values), dict(trial.parameters), sweep.checkpoint_of(trial))

@@ -14,7 +14,7 @@ def significant(value: float | None, digits: int = 4) -> str:
         return "–"
     if value != 0.0 and not 1e-4 <= abs(value) < 10 ** max(digits, 6):
         return f"{value:.{digits - 1}e}"
-    return f"{value:.{_decimals(value, digits)}f}"
+    return f"{value:z.{_decimals(value, digits)}f}"
 
 
 def together(value: float, *bounds: float | None) -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def together(value: float, *bounds: float | None) -> tuple[str, ...]:
     decimals = _decimals(value, 3)
     if width > 0.0:
         decimals = min(max(decimals, _decimals(width, 2)), _decimals(value, 6))
-    return tuple("–" if number is None else f"{number:.{decimals}f}" for number in (value, *bounds))
+    return tuple("–" if number is None else f"{number:z.{decimals}f}" for number in (value, *bounds))
 
 
 def count(value: float | None) -> str:

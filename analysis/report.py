@@ -9,26 +9,30 @@ import json
 import math
 import os
 import time
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from analysis.ablations import Ablation, ablations
 from analysis.answer import Answer, answer_task, summary
 from analysis.arms import ArmResult, measure_arms
 from analysis.compare import Direction
+from analysis.document import render_markdown, render_page, report_sections
+from analysis.efficiency import Efficiency, measure_efficiency
 from analysis.front import Front, fronts
-from analysis.markdown import render_markdown
-from analysis.page import render_page
+from analysis.glance import spent, trial_counts
+from analysis.histories import Verdicts, convergences
+from analysis.matrix import Standing, matrix
 from analysis.records import ArmCost
-from analysis.spending import spending
-from analysis.sweep import Sweep
+from analysis.search_findings import Importance, SearchFindings
+from analysis.search_quality import SearchQuality
+from analysis.sensitivity import Sensitivity
+from analysis.summaries import ArmSummary, RowDifference, summarise
+from analysis.sweep import Part, Sweep
+from analysis.table_files import FOLDER as TABLES
+from analysis.table_files import write_tables
 
 SCHEMA = 1
-
-Importance = Mapping[str, Mapping[str, float]]
-"""By study (`arm`, or `task/arm`), by searched parameter: its share of the variance of the objective."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class Report:
     """The first task's that has one; each of `answers` has its own."""
     failures: list[Failure]
     importance: dict[str, dict[str, float]]
+    """By study (`arm`, or `task/arm`), by searched parameter: its share of the variance of the objective."""
     cost: dict[str, float]
     """`{trials, seconds, flops}` summed over all trials, whatever their end."""
     reproduce: dict[str, Any]
@@ -80,20 +85,43 @@ class Report:
     """Completed trials whose training a guard ended before its budget was spent."""
     fronts: list[Front] = field(default_factory=list)
     """Of searches with several objectives: the Pareto front of each arm on each task."""
+    efficiency: Efficiency = field(default_factory=Efficiency)
+    """What the arms need to become good."""
     exhausted: list[str] = field(default_factory=list)
     """The searches (`task/arm/search`) that ended before their number of trials, with every configuration run."""
+    convergence: Verdicts = field(default_factory=Verdicts)
+    """Whether the arms' trainings have converged, from their validation curves."""
+    sweeps: list[Part] = field(default_factory=list)
+    """Of a report on several sweeps: which; empty for one."""
+    summaries: list[ArmSummary] = field(default_factory=list)
+    """Of each arm with replicas: averages over seeds, and over seeds and test rows."""
+    row_differences: list[RowDifference] = field(default_factory=list)
+    """The best arm of each task minus the others, over seeds and test rows."""
+    ablations: list[Ablation] = field(default_factory=list)
+    """Every arm minus `compared_to`, by task: the effect, and what was changed."""
+    matrix: list[Standing] = field(default_factory=list)
+    """Of sweeps over several tasks: values, ranks and mean rank of each arm."""
+    importances: list[Importance] = field(default_factory=list)
+    """The same shares with their uncertainty, and what they rest on."""
+    searches: list[SearchQuality] = field(default_factory=list)
+    """Of each arm's search: whether fewer trials would have found it, what pruning saved and may have cost."""
+    sensitivities: list[Sensitivity] = field(default_factory=list)
+    """Of each arm's search: the objective around its best configuration, and pairs of parameters."""
     schema: int = field(default=SCHEMA)
 
     def to_json(self) -> str:
         """Strict JSON: what is not finite becomes null."""
-        return json.dumps(_finite(asdict(self)), indent=1, allow_nan=False)
+        return json.dumps(finite(asdict(self)), indent=1, allow_nan=False)
 
 
-def build_report(sweep: Sweep, importance: Importance | None = None) -> Report:
-    """Everything that the sweep shows now."""
+def build_report(sweep: Sweep, search: SearchFindings | None = None) -> Report:
+    """Everything that the sweep shows now. `search`: what `orchestrator.importance` found, where it was asked."""
+    search = search or SearchFindings()
     record = sweep.record
     arms = measure_arms(sweep)
     answers = [answer_task(record, arms, task) for task in record.tasks]
+    summaries, row_differences = summarise(sweep, arms, answers)
+    compared_to = (record.experiment.get("match") or {}).get("to") or record.arms[0]
     return Report(
         name=record.name,
         question=record.question,
@@ -104,13 +132,16 @@ def build_report(sweep: Sweep, importance: Importance | None = None) -> Report:
         answer=summary(answers),
         answers=answers,
         elapsed_seconds=record.elapsed_seconds,
-        trials=_trial_counts(sweep),
+        trials=trial_counts(sweep),
         arms=arms,
         comparisons=[{"task": answer.task, **asdict(d)} for answer in answers for d in answer.comparisons],
         matched_by=dict(record.budget),
         reference=next((answer.reference for answer in answers if answer.reference), None),
         failures=_failures(sweep),
-        importance={study: dict(shares) for study, shares in (importance or {}).items()},
+        importance=search.shares(len(record.tasks)),
+        importances=list(search.importances),
+        searches=list(search.qualities),
+        sensitivities=list(search.sensitivities),
         cost=_cost(sweep),
         reproduce={
             "command": record.command,
@@ -120,34 +151,32 @@ def build_report(sweep: Sweep, importance: Importance | None = None) -> Report:
         },
         datasets=record.datasets,
         costs=record.costs,
-        compared_to=(record.experiment.get("match") or {}).get("to") or record.arms[0],
-        spent=_spent(sweep),
+        compared_to=compared_to,
+        spent=spent(sweep),
         ended_early=_ended_early(sweep),
         fronts=fronts(sweep),
+        efficiency=measure_efficiency(sweep),
         exhausted=list(record.exhausted),
+        convergence=convergences(sweep),
+        sweeps=sweep.parts,
+        summaries=summaries,
+        row_differences=row_differences,
+        ablations=ablations(sweep, arms, compared_to),
+        matrix=matrix(arms, record.tasks, record.direction),
     )
 
 
-def write_report(sweep: Sweep, directory: Path, importance: Importance | None = None) -> Report:
-    """Build the report and write report.json, report.md and report.html into `directory`, each whole or not at all."""
-    report = build_report(sweep, importance)
+def write_report(sweep: Sweep, directory: Path, search: SearchFindings | None = None, *, steps: bool = False) -> Report:
+    """Build the report and write report.json, report.md, report.html and tables/ into `directory`, each file whole or
+    not at all. `steps`: with the table of every optimizer step."""
+    report = build_report(sweep, search)
     root = os.path.relpath(sweep.directory, directory)
     _write(directory / "report.json", report.to_json() + "\n")
-    _write(directory / "report.md", render_markdown(report))
-    _write(directory / "report.html", render_page(report, sweep, root))
+    sections = report_sections(report, sweep)
+    _write(directory / "report.md", render_markdown(report, sections))
+    _write(directory / "report.html", render_page(report, sections, sweep.record.arms, root))
+    write_tables(report, sweep, directory / TABLES, steps=steps)
     return report
-
-
-def _trial_counts(sweep: Sweep) -> dict[str, int]:
-    states = Counter(trial.state for trial in sweep.trials)
-    by_state = {
-        "waiting": states["waiting"],
-        "running": states["running"],
-        "completed": states["completed"],
-        "pruned": states["pruned"],
-        "failed": states["failed"],
-    }
-    return {"total": len(sweep.trials), "planned": sweep.record.planned_trials, **by_state}
 
 
 def _failures(sweep: Sweep) -> list[Failure]:
@@ -168,21 +197,14 @@ def _ended_early(sweep: Sweep) -> list[Failure]:
     return [Failure(t.key, t.reason, sweep.log_of(t)) for t in sweep.trials if t.state == "completed" and t.reason]
 
 
-def _spent(sweep: Sweep) -> dict[str, Any]:
-    asked = sweep.record.experiment
-    prices, limits = asked.get("prices") or {}, asked.get("limits") or {}
-    amounts = spending(sweep.trials, sweep.record.elapsed_seconds, prices)
-    return {**asdict(amounts), "currency": prices.get("currency", ""), "limits": dict(limits)}
-
-
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The value with None in the place of NaN and infinities."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from analysis.curves import telling
-from analysis.figure_style import GREY, colour_of, escape, style
+from analysis.figure_style import GREY, colour_of, escape, logarithmic, style
 from analysis.front import Front, done
 from analysis.numbers import significant
 from analysis.records import TrialRecord
@@ -33,7 +34,7 @@ def search_plot(sweep: Sweep, task: str) -> go.Figure:
     MAX_DOTS trials the best and the worst of each stretch are drawn.
     """
     figure = go.Figure()
-    trials = _thinned(sweep.select(task=task, phase="search"))
+    trials = thinned(sweep.select(task=task, phase="search"), MAX_DOTS)
     for arm in sweep.record.arms:
         for state, symbol in SYMBOLS.items():
             group = [trial for trial in trials if trial.arm == arm and trial.state == state]
@@ -41,11 +42,14 @@ def search_plot(sweep: Sweep, task: str) -> go.Figure:
             _search_trace(figure, sweep, arm, symbol, [t for t in group if t.objective is None], with_value=False)
     for arm in sweep.record.arms:
         if any(trial.arm == arm for trial in trials):
-            _legend_entry(figure, escape(arm), {"color": colour_of(sweep.record.arms, arm), "symbol": "circle"})
+            _legend_entry(figure, escape(arm), arm, {"color": colour_of(sweep.record.arms, arm), "symbol": "circle"})
     for state, symbol in SYMBOLS.items():
         if any(trial.state == state for trial in trials):
-            _legend_entry(figure, state, {"color": GREY, "symbol": symbol})
+            _legend_entry(figure, state, "", {"color": GREY, "symbol": symbol})
     style(figure, height=380, x="trial", y=f"best validation {sweep.record.metric}")
+    values = [trial.objective for trial in trials if trial.objective is not None and math.isfinite(trial.objective)]
+    if sweep.record.metric == "loss" and values:
+        logarithmic(figure, np.array(values))
     figure.update_layout(yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True})
     return figure
 
@@ -56,18 +60,22 @@ def front_plot(sweep: Sweep, fronts: Sequence[Front]) -> go.Figure:
     for front in fronts:
         colour = colour_of(sweep.record.arms, front.arm)
         trials = done(sweep, front.task, front.arm)[:MAX_DOTS]
-        _front_trace(figure, [(t.key, t.values) for t in trials], colour, mode="markers", opacity=0.45)
+        _front_trace(figure, front.arm, [(t.key, t.values) for t in trials], colour, mode="markers", opacity=0.45)
         points = [(point.trial, point.values) for point in front.points]
-        _front_trace(figure, points, colour, mode="lines+markers", name=escape(front.arm), showlegend=True)
+        _front_trace(figure, front.arm, points, colour, mode="lines+markers", name=escape(front.arm), showlegend=True)
     style(figure, height=380, x=fronts[0].objectives[0], y=fronts[0].objectives[1])
     return figure
 
 
-def _front_trace(figure: go.Figure, points: Sequence[tuple[str, list[float]]], colour: str, **looks: Any) -> None:
+def _front_trace(
+    figure: go.Figure, arm: str, points: Sequence[tuple[str, list[float]]], colour: str, **looks: Any
+) -> None:
     figure.add_scatter(
         **{"showlegend": False, **looks},
         x=[values[0] for _, values in points],
         y=[values[1] for _, values in points],
+        legendgroup=arm,
+        customdata=[key for key, _ in points],
         text=[escape(key) for key, _ in points],
         marker={"color": colour, "size": 7},
         line={"color": colour, "width": 1},
@@ -87,26 +95,29 @@ def _search_trace(
         yaxis="y" if with_value else "y2",
         mode="markers",
         showlegend=False,
+        legendgroup=arm,
+        customdata=[trial.key for trial in trials],
         marker={"color": colour_of(sweep.record.arms, arm), "size": 9, "opacity": 0.8, "symbol": symbol},
         hovertext=[escape(line) for line in text],
         hoverinfo="text",
     )
 
 
-def _thinned(trials: list[TrialRecord]) -> list[TrialRecord]:
-    """Of each arm and state its share of MAX_DOTS: those with the lowest and the highest value of each stretch."""
+def thinned(trials: list[TrialRecord], limit: int = MAX_DOTS) -> list[TrialRecord]:
+    """Of each arm and state its share of a limit: those with the lowest and the highest value of each stretch."""
     groups: dict[tuple[str, str], list[TrialRecord]] = {}
     for trial in trials:
         groups.setdefault((trial.arm, trial.state), []).append(trial)
     kept = []
     for group in groups.values():
         values = np.array([0.0 if trial.objective is None else trial.objective for trial in group])
-        kept += [group[i] for i in telling(values, max(4, MAX_DOTS * len(group) // len(trials)))]
+        kept += [group[i] for i in telling(values, max(4, limit * len(group) // len(trials)))]
     return kept
 
 
-def _legend_entry(figure: go.Figure, name: str, marker: dict[str, Any]) -> None:
-    figure.add_scatter(x=[None], y=[None], mode="markers", name=name, marker={"size": 9, **marker})
+def _legend_entry(figure: go.Figure, name: str, group: str, marker: dict[str, Any]) -> None:
+    marker = {"size": 9, **marker}
+    figure.add_scatter(x=[None], y=[None], mode="markers", name=name, legendgroup=group, marker=marker)
 
 
 def _short(text: str) -> str:

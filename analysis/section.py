@@ -1,4 +1,4 @@
-"""What every report is made of: sections of paragraphs, tables, figures and drawings, the same for a page and for Markdown.
+"""What every report is made of: sections of paragraphs, tables, figures and drawings, for a page and for Markdown.
 
 Text is plain: whoever renders it (`page.py`, `markdown.py`) escapes it.
 """
@@ -23,6 +23,11 @@ class Link:
 
 
 Cell = str | Link
+
+
+def text_of(cell: Cell) -> str:
+    """What stands in a cell."""
+    return cell.text if isinstance(cell, Link) else cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +96,5 @@ class Section:
     """2 for a part of the report, 3 for a section of one."""
     folded: bool = False
     """Closed on the page until a reader opens it."""
+    trial: str = ""
+    """The key of the trial whose entry this is: links to it lead here. Markdown leaves entries out."""

@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import math
+import os
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from analysis.columns import ReportColumns, StepColumns, read_report_columns, read_step_columns
+from analysis.mlflow_runs import MlflowRuns, read_mlflow_runs
 from analysis.records import Phase, SweepRecord, TrialRecord, TrialState, read_sweep_record, read_trial_records
-from hrm.records import Progress, Report, read_last_report, read_reports
+from hrm.records import Progress, Report, read_last_report
 
 
 @dataclass(slots=True)
@@ -22,8 +26,13 @@ class Sweep:
     directory: Path
     record: SweepRecord
     trials: list[TrialRecord]
-    _reports: dict[str, list[Report]] = field(default_factory=dict, repr=False)
+    origins: dict[str, Origin] = field(default_factory=dict)
+    """Of several sweeps that were made one (`analysis.joined`): by key, where each trial is from."""
+    parts: list[Part] = field(default_factory=list)
+    """These sweeps; empty where there is only this one."""
+    _reports: dict[str, ReportColumns] = field(default_factory=dict, repr=False)
     _last: dict[str, Report | None] = field(default_factory=dict, repr=False)
+    _mlflow: dict[Path, MlflowRuns | None] = field(default_factory=dict, repr=False)
 
     def select(
         self,
@@ -38,18 +47,20 @@ class Sweep:
         given = {name: value for name, value in wanted.items() if value is not None}
         return [trial for trial in self.trials if all(getattr(trial, name) == value for name, value in given.items())]
 
-    def reports(self, trial: TrialRecord) -> list[Report]:
-        """The trial's reports in order. Where a restart wrote one again, the later one is kept."""
+    def reports(self, trial: TrialRecord) -> ReportColumns:
+        """The trial's reports in order, without their steps. Where a restart wrote one again, the later one counts."""
         if trial.key not in self._reports:
-            path = self.directory / "trials" / trial.key / "records.jsonl"
-            by_index = {report.index: report for report in read_reports(path)}
-            self._reports[trial.key] = [by_index[index] for index in sorted(by_index)]
+            self._reports[trial.key] = read_report_columns(self.folder_of(trial) / "records.jsonl")
         return self._reports[trial.key]
+
+    def steps(self, trial: TrialRecord) -> StepColumns:
+        """The trial's optimizer steps in order: they are most of its file, and are read anew each time."""
+        return read_step_columns(self.folder_of(trial) / "records.jsonl")
 
     def last_report(self, trial: TrialRecord) -> Report | None:
         """The newest of the trial's reports, without its steps; the ones before it are not read."""
         if trial.key not in self._last:
-            self._last[trial.key] = read_last_report(self.directory / "trials" / trial.key / "records.jsonl")
+            self._last[trial.key] = read_last_report(self.folder_of(trial) / "records.jsonl")
         return self._last[trial.key]
 
     def progress(self, trial: TrialRecord) -> Progress:
@@ -59,9 +70,50 @@ class Sweep:
         last = self.last_report(trial)
         return last.progress if last else Progress()
 
+    def origin_of(self, trial: TrialRecord) -> Origin:
+        """The sweep that ran the trial, and the trial's key there."""
+        return self.origins.get(trial.key) or Origin(self, trial.key)
+
+    def folder_of(self, trial: TrialRecord) -> Path:
+        """The trial's folder."""
+        origin = self.origin_of(trial)
+        return origin.sweep.directory / "trials" / origin.key
+
     def log_of(self, trial: TrialRecord) -> str:
         """The trial's log, relative to the sweep's directory."""
-        return f"trials/{trial.key}/log.txt"
+        return Path(os.path.relpath(self.folder_of(trial) / "log.txt", self.directory)).as_posix()
+
+    def checkpoint_of(self, trial: TrialRecord) -> str:
+        """The trial's best checkpoint: relative to the sweep's directory, or a URI in its store; empty without one."""
+        checkpoint = (trial.result or {}).get("best_checkpoint", "")
+        if not checkpoint:
+            return ""
+        origin = self.origin_of(trial)
+        if origin.sweep.record.store:
+            return origin.sweep.record.place_of(f"trials/{origin.key}/{checkpoint}")
+        return Path(os.path.relpath(self.folder_of(trial) / checkpoint, self.directory)).as_posix()
+
+    def mlflow(self) -> MlflowRuns | None:
+        """Where its runs are in MLflow; None where it has none, or is several sweeps."""
+        return None if self.origins else read_mlflow_runs(self.directory)
+
+    def run_address(self, trial: TrialRecord) -> str:
+        """The page of the trial's MLflow run; empty where none is known."""
+        origin = self.origin_of(trial)
+        directory = origin.sweep.directory
+        if directory not in self._mlflow:
+            self._mlflow[directory] = read_mlflow_runs(directory)
+        known = self._mlflow[directory]
+        run = known.runs.get(origin.key) if known else None
+        return known.address(run) if known and run else ""
+
+    def command_of(self, trial: TrialRecord) -> str:
+        """The command that trains exactly this trial again."""
+        origin = self.origin_of(trial)
+        directory = origin.sweep.directory.absolute()
+        storage = directory.parent.parent
+        elsewhere = "" if storage == Path("runs").absolute() else f" --storage {shlex.quote(str(storage))}"
+        return f"python -m orchestrator train --trial {shlex.quote(f'{directory.name}/{origin.key}')}{elsewhere}"
 
     def best_search_trial(self, task: str, arm: str) -> TrialRecord | None:
         """The completed search trial with the best validation objective; None before one has completed."""
@@ -73,6 +125,30 @@ class Sweep:
         sign = -1.0 if self.record.direction == "maximize" else 1.0
         known = [(sign * value, trial) for trial, value in scored if value is not None and math.isfinite(value)]
         return min(known, key=lambda pair: pair[0])[1] if known else None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a trial is from."""
+
+    sweep: Sweep
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of the sweeps in a joined one."""
+
+    name: str
+    question: str
+    finished: bool
+    trials: int
+    arms: list[str]
+    tasks: list[str]
+    """Both as they are named in the joined sweep."""
+    budget: dict[str, Any]
+    code: dict[str, Any]
+    command: str
 
 
 def load_sweep(directory: Path) -> Sweep:

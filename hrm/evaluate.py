@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,11 @@ from torch import Tensor
 from hrm.context import TrainContext
 from hrm.data.dataset import Dataset
 from hrm.data.predictions import write_predictions
+from hrm.data.row_results import write_rows
 from hrm.models import Model, Rows
 from hrm.nn.draws import Draws
 from hrm.nn.losses import cross_entropy
-from hrm.tasks import IGNORE, Answers, TaskSpec
+from hrm.tasks import IGNORE, Answers, Sums
 
 if TYPE_CHECKING:
     from hrm.trial import TrialSpec
@@ -31,17 +32,24 @@ _SUMS = ("loss", "tokens", "correct", "exact", "rows")
 
 
 @torch.no_grad()
-def evaluate(model: Model, dataset: Dataset, split: str, trial: TrialSpec, context: TrainContext) -> dict[str, float]:
-    """Metrics over all rows of a split, summed over the workers.
+def evaluate(
+    model: Model, dataset: Dataset, split: str, trial: TrialSpec, context: TrainContext, keep: Path | None = None
+) -> dict[str, float]:
+    """Metrics over all rows of a split, summed over the workers; `keep`: each row's results, too, as this file.
 
     `loss`: nats per scored token; `perplexity`: its exponential; `token_accuracy`; `exact_accuracy`: share of rows with
     every scored token right; and what the task scores (`TaskSpec.score`).
     """
     rows, names = dataset.split(split), trial.task.metrics
     mine = np.arange(context.rank, len(rows), context.world_size)
-    sums = np.zeros(len(_SUMS) + 2 * len(names))
+    sums, kept = np.zeros(len(_SUMS) + 2 * len(names)), []
     for answers in _answers(model, mine, rows.gather, trial, context):
-        sums += _summed(answers, trial.task, dataset.manifest.vocabulary)
+        by_row = _by_row(answers)
+        sums += _summed(by_row, trial.task.score(answers, dataset.manifest.vocabulary), names)
+        if keep is not None:
+            kept.append(np.stack(list(by_row.values()), axis=1))
+    if keep is not None:
+        _keep_rows(kept, len(rows), context, keep)
     common, own = np.split(_total(sums, context), [len(_SUMS)])
     total = dict(zip(_SUMS, common.tolist(), strict=True))
     loss = total["loss"] / max(total["tokens"], 1.0)
@@ -128,14 +136,30 @@ def _at_full_depth(model: Model, batch: Rows, draws: Draws, trial: TrialSpec) ->
     return output.logits.argmax(-1).int(), losses.float(), confidence
 
 
-def _summed(answers: Answers, task: TaskSpec, vocabulary: list[str]) -> np.ndarray:
-    """The sums of `_SUMS`, then sum and weight of each metric of the task."""
+def _by_row(answers: Answers) -> dict[str, np.ndarray]:
+    """Of each row what is summed: by the names of `_SUMS` but `rows`, the columns of `hrm.data.row_results`."""
     labels = answers.rows["labels"]
     scored = labels != IGNORE
     tokens, correct = scored.sum(1), ((answers.tokens == labels) & scored).sum(1)
-    common = [answers.losses.sum(), tokens.sum(), correct.sum(), (correct == tokens).sum(), len(answers)]
-    own = task.score(answers, vocabulary)
-    return np.array([*common, *(value for name in task.metrics for value in own[name])], dtype=np.float64)
+    return {"loss": answers.losses, "tokens": tokens, "correct": correct, "exact": correct == tokens}
+
+
+def _summed(by_row: Mapping[str, np.ndarray], own: Sums, names: Sequence[str]) -> np.ndarray:
+    """The sums of `_SUMS`, then sum and weight of each metric of the task."""
+    common = [*(values.sum() for values in by_row.values()), len(by_row["loss"])]
+    return np.array([*common, *(value for name in names for value in own[name])], dtype=np.float64)
+
+
+def _keep_rows(kept: list[np.ndarray], count: int, context: TrainContext, path: Path) -> None:
+    """Write what all workers found: the row n of a split was the turn of worker n modulo their number."""
+    columns = len(_SUMS) - 1
+    mine = np.zeros((-(-count // context.world_size), columns), dtype=np.float32)
+    own = np.concatenate(kept) if kept else mine[:0]
+    mine[: len(own)] = own
+    together = to_host(context.all_gather(torch.from_numpy(mine).to(context.device)))
+    if context.rank == 0:
+        by_turn = together.reshape(context.world_size, -1, columns).swapaxes(0, 1).reshape(-1, columns)
+        write_rows(dict(zip(_SUMS, by_turn[:count].T, strict=False)), path)
 
 
 def _total(sums: np.ndarray, context: TrainContext) -> np.ndarray:

@@ -61,7 +61,12 @@ def components(weights: Mapping[str, Tensor]) -> dict[str, int]:
     """How many values each part of the model has."""
     counts = dict.fromkeys(_PARTS.values(), 0)
     for name, tensor in weights.items():
-        first = name.split(".")[0]
-        part = _PARTS.get(first, first)
+        part = part_of(name)
         counts[part] = counts.get(part, 0) + tensor.numel()
     return {part: count for part, count in counts.items() if count}
+
+
+def part_of(name: str) -> str:
+    """The part of the model that a tensor belongs to; its name's first word where that is no part that is known."""
+    first = name.split(".")[0]
+    return _PARTS.get(first, first)

@@ -105,7 +105,7 @@ class TrialCheckpoints:
     def _leave(self) -> None:
         """The store gets what the trial wrote beside its checkpoints; this node's copies go."""
         if self._context.rank == 0:
-            for path in self._directory.glob("predictions.*.arrow"):
+            for path in self._directory.glob("*.arrow"):
                 self._folder.publish(path.name, path.name)
         self._folder.forget(written=self._context.rank == 0)
 

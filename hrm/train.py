@@ -251,11 +251,12 @@ class Training:
         return state.last_report
 
     def _evaluate(self, split: str, whole: bool = False) -> dict[str, float]:
-        """Metrics; with `whole` also those of the predictions for the whole split, which are kept beside the trial."""
+        """Metrics; with `whole` also those of the predictions for the whole split. These, and how each row went, are
+        kept beside the trial then."""
         at_hand = self.state.model, self.dataset, split, self.trial, self.context
-        keep = self.context.trial_directory / f"predictions.{split}.arrow"
+        rows, said = (self.context.trial_directory / f"{name}.{split}.arrow" for name in ("rows", "predictions"))
         with self.state.with_evaluation_weights():
-            return evaluate(*at_hand) | (judge(*at_hand, keep) if whole else {})
+            return evaluate(*at_hand, rows if whole else None) | (judge(*at_hand, said) if whole else {})
 
     def save(self) -> None:
         """Begin to write a checkpoint of this moment; it, the one before it and the best one are kept."""

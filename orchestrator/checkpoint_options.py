@@ -45,14 +45,57 @@ def add_checkpoint_commands(commands: Any, add_command: AddCommand) -> None:
     look.add_argument("--task", help="a recipe in datasets/, or the path of one (default: what it was trained on)")
     look.add_argument("--split", choices=("train", "validation", "test"), default="validation")
     look.add_argument("--predictions", type=Path, help="keep what the model said in this file, for `judge`")
+    _report_options(
+        add_command(
+            inside,
+            "report",
+            later("checkpoint_report:report_checkpoints"),
+            "examine the weights of checkpoints, how they changed, and what they do on data",
+        )
+    )
+    _trace_options(
+        add_command(
+            inside,
+            "trace",
+            _of_folder("reasoning:trace_checkpoint"),
+            "draw how a checkpoint comes to its answers, segment by segment",
+        )
+    )
     judge = add_command(
         inside, "judge", later("evaluation:judge_predictions"), "measure stored predictions, several files as one"
     )
     judge.add_argument("files", type=Path, nargs="+", help="files of `checkpoint evaluate --predictions`")
 
 
+def _report_options(report: argparse.ArgumentParser) -> None:
+    report.add_argument("paths", nargs="+", metavar="PATH",
+                        help="folders of checkpoints, of a trial, URIs, files of the original code")  # fmt: skip
+    report.add_argument("--output", type=Path, help="the folder to write to (default: reports/NAME in the storage)")
+    report.add_argument("--no-behaviour", action="store_true", help="look at the weights alone")
+    report.add_argument("--task", help="a recipe in datasets/, or the path of one (default: what they were trained on)")
+    report.add_argument("--split", choices=("train", "validation", "test"), default="validation")
+    rows = "measure on so many rows of the split, drawn once (default: as many as take minutes)"
+    report.add_argument("--rows", type=int, metavar="N", help=rows)
+    _configuration_options(report)
+
+
+def _trace_options(trace: argparse.ArgumentParser) -> None:
+    trace.add_argument("path", help="the folder of a checkpoint, or its URI")
+    trace.add_argument("--task", help="a recipe in datasets/, or the path of one (default: what it was trained on)")
+    trace.add_argument("--split", choices=("train", "validation", "test"), default="validation")
+    trace.add_argument("--rows", type=int, default=6, help="so many rows, evenly spread (default: 6)")
+    trace.add_argument("--row", type=int, nargs="+", metavar="N", help="these rows instead")
+    trace.add_argument("--segments", type=int, help="so many segments (default: as it was trained)")
+    trace.add_argument("--output", type=Path, help="the HTML file (default: in reports/ of the storage)")
+
+
 def _original_options(parser: argparse.ArgumentParser, path: str) -> None:
     parser.add_argument("path", help=path)
+    _configuration_options(parser)
+
+
+def _configuration_options(parser: argparse.ArgumentParser) -> None:
+    """What is said of a file of the original code."""
     parser.add_argument("--config", type=Path, help="its configuration (default: all_config.yaml beside it)")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="fields",
                         help="a field of that configuration, such as num_heads=8 (again for more)")  # fmt: skip

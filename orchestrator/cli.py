@@ -15,7 +15,9 @@ from typing import Any
 from hrm.errors import InfrastructureError, Problem, SpecError, TrialError
 from orchestrator.checkpoint_options import add_checkpoint_commands
 from orchestrator.commands import Command, later
+from orchestrator.compare_options import add_compare_command
 from orchestrator.data_options import add_data_commands
+from orchestrator.look_options import add_look_commands
 from orchestrator.render_options import add_render_commands
 from orchestrator.signals import STOPPED
 
@@ -84,10 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--dry-run", action="store_true",
                        help="measure some steps of every arm, say what the sweep will take, run nothing")  # fmt: skip
 
-    train = _command(
-        commands, "train", later("single:train_one"), "train one arm's trial as it stands, without a search"
-    )
-    _experiment_options(train)
+    train = _command(commands, "train", later("single:train_one"), "train one trial, without a search")
+    _experiment_options(train, required=False)
+    train.add_argument("--trial", metavar="SWEEP/KEY", help="exactly this trial of a sweep again, instead of a file's")
     train.add_argument("--arm", help="which arm (default: the first)")
     train.add_argument("--task", help="on which task (default: the first)")
     train.add_argument("--seed", type=int, default=0)
@@ -97,22 +98,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     _experiment_options(validate)
 
+    add_look_commands(commands, _command)
+    add_compare_command(commands, _command)
     for name, command, text in (
-        ("status", _status, "show where a sweep stands, running or not"),
-        ("report", _report, "write and show a sweep's report as it stands"),
         ("stop", _stop, "end a running sweep cleanly; the same sweep command goes on"),
         ("clean", _clean, "remove a sweep's checkpoints but the best of each arm"),
     ):
         look = _command(commands, name, command, text)
-        look.add_argument("name", nargs=None if name in ("stop", "clean") else "?", help="default: the newest sweep")
+        look.add_argument("name")
         if name != "stop":
             look.add_argument("--store", help="look at the copies in this store: the storage is elsewhere, or lost")
-        if name == "status":
-            look.add_argument("--all", action="store_true", help="show every trial of a large sweep")
-        if name == "report":
-            look.add_argument("--from-mlflow", nargs="?", const="", metavar="URI",
-                              help="read its runs in MLflow instead (default: the storage's database)")  # fmt: skip
-            look.add_argument("--output", type=Path, help="write it to this folder (default: the sweep's)")
 
     add_checkpoint_commands(commands, _command)
     add_data_commands(commands, _command)
@@ -135,8 +130,9 @@ def _command(commands: Any, name: str, command: Command, text: str) -> argparse.
     return parser
 
 
-def _experiment_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("experiment", type=Path, help="such as experiments/text_adapt.yaml")
+def _experiment_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    number = None if required else "?"
+    parser.add_argument("experiment", type=Path, nargs=number, help="such as experiments/text_adapt.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides",
                         help="change a field of the file, such as search.trials=4 (again for more)")  # fmt: skip
     parser.add_argument("--smoke", action="store_true", help="lay the file's smoke: section over it: seconds")
@@ -162,23 +158,6 @@ def _sweep(options: argparse.Namespace) -> int:
     if not outcome.complete:
         return TRIALS_FAILED if outcome.gave_up else STOPPED
     return TRIALS_FAILED if outcome.failed_trials else DONE
-
-
-def _status(options: argparse.Namespace) -> int:
-    from orchestrator.status import show_status
-
-    show_status(_store(options), options.json, options.all)
-    return DONE
-
-
-def _report(options: argparse.Namespace) -> int:
-    from orchestrator.reporting import report_from_mlflow, report_here
-
-    if options.from_mlflow is None:
-        report_here(_store(options), options)
-    else:
-        report_from_mlflow(options)
-    return DONE
 
 
 def _stop(options: argparse.Namespace) -> int:
@@ -219,22 +198,9 @@ def _schema(options: argparse.Namespace) -> int:
 
 
 def _store(options: argparse.Namespace) -> Any:
-    """The store of a sweep by its name, or of the newest. Raises SpecError, naming the sweeps there are."""
-    from orchestrator.store import SweepStore
+    from orchestrator.sweep_names import named_sweep
 
-    if getattr(options, "store", None):
-        from orchestrator.fetched import sweep_in
-
-        return sweep_in(options.store, options.name)
-    found = sorted((options.storage / "sweeps").glob("*/sweep.json"), key=lambda path: path.stat().st_mtime)
-    names = [path.parent.name for path in found]
-    if options.name is None and names:
-        return SweepStore(options.storage, names[-1])
-    if options.name in names:
-        return SweepStore(options.storage, options.name)
-    rule = f"there is no sweep {options.name!r}" if options.name else "there is no sweep yet"
-    way_out = f"The sweeps here are {', '.join(names)}" if names else "Start one with `sweep`, or give its --storage"
-    raise SpecError(Problem(str(options.storage), rule, way_out))
+    return named_sweep(options.storage, options.name, getattr(options, "store", None))
 
 
 def _say(options: argparse.Namespace, facts: dict[str, Any]) -> int:

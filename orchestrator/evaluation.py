@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +12,48 @@ import torch
 
 from hrm.checkpoint import Checkpoint, open_checkpoint
 from hrm.context import LocalContext
-from hrm.data.dataset import build_dataset
+from hrm.data.dataset import Dataset, build_dataset
 from hrm.data.parallel import usable_cpus
 from hrm.data.predictions import read_predictions
 from hrm.errors import Problem, SpecError
 from hrm.evaluate import evaluate, judge
 from hrm.loading import load_model
+from hrm.models import Model
 from hrm.resolve import resolve, resumed, take_effect
 from hrm.spec import parse_spec
 from hrm.tasks import TaskSpec
 from hrm.trial import TrialSpec, refusals
 from orchestrator.recipes import named_tasks, task_of
 
+_KEPT = ("model", "loss", "objective", "batch_size", "precision", "seed")
+"""What an evaluation needs of the fields of a trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A model and what it takes to measure it."""
+
+    model: Model
+    dataset: Dataset
+    trial: TrialSpec
+    context: LocalContext
+    precision: str
+
 
 def evaluate_checkpoint(options: argparse.Namespace) -> int:
     """The `checkpoint evaluate` command; gives its exit code."""
     checkpoint, place = open_checkpoint(options.path), str(options.path)
-    trial = _trial(checkpoint, options)
-    if problems := refusals(trial, place):
-        raise SpecError(*problems)
+    trial = trial_of(checkpoint, place, options.task)
     if options.predictions is not None:
         _refuse_to_keep_nothing(trial.task, options.predictions)
-    data = options.storage.resolve() / "data"
-    dataset = build_dataset(trial.task, data)
-    context = LocalContext(options.path, data, threads=usable_cpus(), compile="never")
-    resolved = resolve(trial, dataset.shape, context)
-    if trained := checkpoint.manifest.get("resolved"):
-        resolved = resumed(trained, resolved) | {"threads": context.threads, "compiled": False}
-    take_effect(resolved)
-    model = load_model(checkpoint, dataset.shape, place)
-    model.configure(getattr(torch, resolved["precision"]), resolved["attention"])
+    bench = bench_for(checkpoint, place, trial, options.storage)
+    model, dataset, context = bench.model, bench.dataset, bench.context
     metrics = evaluate(model, dataset, options.split, trial, context)
     metrics |= judge(model, dataset, options.split, trial, context, keep=options.predictions)
     if options.json:
         print(json.dumps({"checkpoint": place, "task": trial.task.kind, "split": options.split, "metrics": metrics}))
     else:
-        print(f"{place} on {trial.task.kind}, {options.split}, {resolved['precision']}: {_listed(metrics)}")
+        print(f"{place} on {trial.task.kind}, {options.split}, {bench.precision}: {_listed(metrics)}")
     return 0
 
 
@@ -72,17 +79,37 @@ def _listed(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
-def _trial(checkpoint: Checkpoint, options: argparse.Namespace) -> TrialSpec:
-    """What the checkpoint's manifest says of its trial, on the task that is asked for; an imported one says little."""
+def trial_of(checkpoint: Checkpoint, place: str, task: str | None) -> TrialSpec:
+    """What the checkpoint's manifest says of its trial, on the task that is asked for; an imported one says little.
+
+    Raises SpecError.
+    """
     said: dict[str, Any] = checkpoint.manifest["spec"]
-    task = said.get("task")
-    if options.task is not None:
-        tasks, problems = named_tasks([options.task], Path("--task"))
+    recipe = said.get("task")
+    if task is not None:
+        tasks, problems = named_tasks([task], Path("--task"))
         if problems:
             raise SpecError(*problems)
-        task = next(iter(tasks.values())).model_dump(mode="json")
-    if task is None:
+        recipe = next(iter(tasks.values())).model_dump(mode="json")
+    if recipe is None:
         rule = "does not say which task it is for, as it is imported"
-        raise SpecError(Problem(str(options.path), rule, "Give --task: a recipe in datasets/, or the path of one"))
-    kept = {name: said[name] for name in ("model", "loss", "batch_size", "precision", "seed") if name in said}
-    return parse_spec(TrialSpec, {**kept, "task": task, "optimizer": {"kind": "adam_atan2"}}, str(options.path))
+        raise SpecError(Problem(place, rule, "Give --task: a recipe in datasets/, or the path of one"))
+    kept = {name: said[name] for name in _KEPT if name in said}
+    trial = parse_spec(TrialSpec, {**kept, "task": recipe, "optimizer": {"kind": "adam_atan2"}}, place)
+    if problems := refusals(trial, place):
+        raise SpecError(*problems)
+    return trial
+
+
+def bench_for(checkpoint: Checkpoint, place: str, trial: TrialSpec, storage: Path) -> Bench:
+    """The checkpoint's model, which computes as it was trained, beside the trial's data. Raises SpecError."""
+    data = storage.resolve() / "data"
+    dataset = build_dataset(trial.task, data)
+    context = LocalContext(Path(place), data, threads=min(usable_cpus(), torch.get_num_threads()), compile="never")
+    resolved = resolve(trial, dataset.shape, context)
+    if trained := checkpoint.manifest.get("resolved"):
+        resolved = resumed(trained, resolved) | {"threads": context.threads, "compiled": False}
+    take_effect(resolved)
+    model = load_model(checkpoint, dataset.shape, place)
+    model.configure(getattr(torch, resolved["precision"]), resolved["attention"])
+    return Bench(model, dataset, trial, context, resolved["precision"])

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import shutil
 from pathlib import Path
 
 from analysis.records import read_sweep_record
-from hrm.errors import Problem, SpecError
+from analysis.sweep import Sweep, load_sweep
+from hrm.data.row_results import TEST_ROWS
+from hrm.errors import Problem, SpecError, StorageError
 from hrm.remote import Archive, DamagedFolderError, node_cache
 from orchestrator.copies import rebuild
 from orchestrator.store import SweepStore
+
+logger = logging.getLogger(__name__)
+PATIENCE_SECONDS = 5.0
+"""For what a report can do without."""
 
 
 def checkpoint_folder(named: str) -> Path:
@@ -26,6 +34,31 @@ def checkpoint_folder(named: str) -> Path:
         if (sweep / "sweep.json").exists() and (uri := read_sweep_record(sweep).store):
             return _fetched(Archive(uri).at("sweeps", sweep.resolve().name), str(path.relative_to(sweep)), named)
     return path
+
+
+def sweep_with_rows(directory: Path) -> Sweep:
+    """A sweep as its directory says it is; of one with a store, the results by test row are brought from there.
+
+    Where the store cannot be read it is the sweep without these: a report is not worth less than its store.
+    """
+    sweep = load_sweep(directory)
+    if sweep.record.store:
+        try:
+            _bring_rows(sweep, Archive(sweep.record.store, PATIENCE_SECONDS).at("sweeps", sweep.record.name, "trials"))
+        except (SpecError, StorageError, OSError) as error:
+            logger.warning("the results by test row stay in the store: %s", error)
+    return sweep
+
+
+def _bring_rows(sweep: Sweep, archive: Archive) -> None:
+    for trial in sweep.select(phase="replica", state="completed"):
+        path = sweep.folder_of(trial) / TEST_ROWS
+        if not path.exists():
+            with contextlib.suppress(FileNotFoundError):
+                content = archive.read(f"{trial.key}/{TEST_ROWS}")
+                temporary = path.with_suffix(".tmp")
+                temporary.write_bytes(content)
+                temporary.replace(path)
 
 
 def _fetched(archive: Archive, name: str, named: str) -> Path:

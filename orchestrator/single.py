@@ -17,11 +17,11 @@ from hrm.context import LocalContext
 from hrm.errors import Problem, SpecError
 from hrm.records import TrialResult
 from hrm.train import StopRequested, train
-from hrm.trial import TrialSpec
 from orchestrator.experiment import Arm, Experiment, load_experiment
 from orchestrator.resources import this_machine
 from orchestrator.signals import STOPPED, stop_on_signals
 from orchestrator.starts import check_starts
+from orchestrator.trial_again import Work, trial_again
 from orchestrator.trial_driver import log_to
 from orchestrator.validation import with_data
 
@@ -29,29 +29,27 @@ from orchestrator.validation import with_data
 def train_one(options: argparse.Namespace) -> int:
     """The `train` command; gives its exit code."""
     storage = options.storage.resolve()
-    data = storage / "data"
-    experiment = with_data(load_experiment(options.experiment, options.overrides, options.smoke), data)
-    arm = _arm(experiment, options)
-    trial = arm.trial({}, options.seed)
-    directory = storage / "single" / f"{arm.name}-{trial.hash()}"
+    work = trial_again(storage, options.trial) if options.trial else _of_experiment(options, storage / "data")
+    directory = storage / "single" / f"{work.name}-{work.trial.hash()}"
     lock = _locked(directory)
-    check_starts([arm], data)
+    if work.arm is not None:
+        check_starts([work.arm], storage / "data")
     attempts = [int(path.name) for path in (directory / "attempts").glob("[0-9]*")]
     machine = this_machine()
-    resources, attempt = experiment.spec.resources.resolved(machine), max(attempts, default=0) + 1
+    resources, attempt = work.resources.resolved(machine), max(attempts, default=0) + 1
     context = LocalContext(
         directory,
-        data,
+        storage / "data",
         device=torch.device("cuda" if resources.gpus_per_worker and machine[0][1] else "cpu"),
         threads=resources.cpus_per_worker,
         compile=resources.compile,
         attempt=attempt,
     )
     console = Console(stderr=options.json)
-    console.print(f"{arm.name}, seed {options.seed}, in {directory}", soft_wrap=True)
+    console.print(f"{work.name}, seed {work.trial.seed}, in {directory}", soft_wrap=True, highlight=False)
     try:
         with stop_on_signals(context.stop.set), log_to(directory / "log.txt"):
-            result = _run(trial, context, console)
+            result = _run(work, context, console)
     except StopRequested:
         console.print("stopped, everything saved; the same command goes on")
         return STOPPED
@@ -60,9 +58,28 @@ def train_one(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({**asdict(result), "directory": str(directory)}))
     else:
-        best = ", ".join(f"{name} {value:.4f}" for name, value in (result.test or {}).items())
-        console.print(f"[bold]test[/] {best}\nbest checkpoint {directory / result.best_checkpoint}", soft_wrap=True)
+        _show(work, result, directory, console)
     return 0
+
+
+def _show(work: Work, result: TrialResult, directory: Path, console: Console) -> None:
+    for split, values in (("validation", result.best_validation), ("test", result.test or {})):
+        words = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+        if words:
+            console.print(f"[bold]{split}[/] {words}", soft_wrap=True, highlight=False)
+    if work.before:
+        console.print(work.before, soft_wrap=True, highlight=False)
+    console.print(f"best checkpoint {directory / result.best_checkpoint}", soft_wrap=True, highlight=False)
+
+
+def _of_experiment(options: argparse.Namespace, data: Path) -> Work:
+    """The trial of an arm as its file states it."""
+    if options.experiment is None:
+        rule = "a trial is needed: an experiment file, or --trial SWEEP/KEY"
+        raise SpecError(Problem("train", rule, "Give one of them, such as experiments/text_adapt.yaml"))
+    experiment = with_data(load_experiment(options.experiment, options.overrides, options.smoke), data)
+    arm = _arm(experiment, options)
+    return Work(arm.name, arm.trial({}, options.seed), experiment.spec.resources, arm=arm)
 
 
 def _locked(directory: Path) -> IO[str]:
@@ -95,9 +112,9 @@ def _arm(experiment: Experiment, options: argparse.Namespace) -> Arm:
     return fitting[0]
 
 
-def _run(trial: TrialSpec, context: LocalContext, console: Console) -> TrialResult:
-    began = time.time()
-    reports = train(trial, context, test=True)
+def _run(work: Work, context: LocalContext, console: Console) -> TrialResult:
+    began, trial = time.time(), work.trial
+    reports = train(trial, context, test=work.test)
     while True:
         try:
             report = next(reports)

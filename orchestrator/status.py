@@ -5,6 +5,7 @@ Imports neither torch nor Ray nor Optuna, so that the answer comes at once.
 
 from __future__ import annotations
 
+import argparse
 import heapq
 import json
 import sys
@@ -19,15 +20,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis.front import POINTS_SHOWN
+from analysis.glance import Glance, glance
 from analysis.numbers import duration, significant
 from analysis.records import SweepRecord, TrialRecord
-from analysis.report import Report as SweepReport
-from analysis.report import build_report
 from analysis.spending import limits_line
 from analysis.sweep import Sweep, load_sweep
 from analysis.tables import front_note
 from hrm.records import Report
 from orchestrator.store import SweepStore
+from orchestrator.sweep_names import named_sweep
 from orchestrator.view import waited_for
 
 TRIALS_SHOWN, FAILURES_SHOWN = 100, 20
@@ -70,12 +71,23 @@ def parameters_in_words(parameters: dict[str, Any]) -> str:
     )
 
 
+def status(options: argparse.Namespace) -> int:
+    """The command `status`."""
+    store = named_sweep(options.storage, options.name, options.store)
+    if options.watch and not options.json:
+        from orchestrator.watching import watch_sweep
+
+        return watch_sweep(store, options.all)
+    show_status(store, options.json, options.all)
+    return 0
+
+
 def show_status(store: SweepStore, as_json: bool, every_trial: bool = False) -> None:
     """Where a sweep stands: what it waits for, its trials, why some failed."""
     sweep = load_sweep(store.directory)
     state = _state(sweep.record, store)
     waiting = waited_for(store.directory) if state == "running" else ""
-    report = build_report(sweep, None)
+    report = glance(sweep)
     if as_json:
         facts: dict[str, Any] = {"name": sweep.record.name, "state": state, "waiting_for": waiting}
         facts |= {"trials": report.trials, "answer": report.answer}
@@ -94,7 +106,7 @@ def show_status(store: SweepStore, as_json: bool, every_trial: bool = False) -> 
     _show_searches(console, report)
 
 
-def _show_searches(console: Console, report: SweepReport) -> None:
+def _show_searches(console: Console, report: Glance) -> None:
     """Searches that ran out of configurations, and Pareto fronts."""
     for study in report.exhausted:
         console.print(f"{study} ended early, with every configuration of its space run once", highlight=False)

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ray.exceptions import RayError
@@ -14,7 +15,7 @@ from ray.tune import TuneError
 from analysis.records import SweepRecord
 from analysis.report import Report as SweepReport
 from analysis.report import write_report
-from analysis.sweep import load_sweep
+from analysis.sweep import Sweep
 from hrm.data.dataset import open_dataset
 from hrm.errors import InfrastructureError
 from hrm.provenance import code_version, environment
@@ -24,13 +25,14 @@ from orchestrator.changes import check_changes
 from orchestrator.cluster.connect import connect
 from orchestrator.disk import check_disk
 from orchestrator.experiment import Experiment
-from orchestrator.fetched import checkpoint_folder
-from orchestrator.importance import importances
+from orchestrator.fetched import checkpoint_folder, sweep_with_rows
+from orchestrator.importance import search_findings
 from orchestrator.ledger import Ledger
 from orchestrator.limits import check_energy
 from orchestrator.matching import how_well, reference_arm
 from orchestrator.metrics import exporting
 from orchestrator.recipes import task_of
+from orchestrator.reporting import for_trackers
 from orchestrator.signals import stop_on_signals
 from orchestrator.store import SweepStore, publish
 from orchestrator.trackers.mirror import Mirror
@@ -40,6 +42,8 @@ from orchestrator.validation import check_built, with_data
 from orchestrator.view import NotingView, View
 from orchestrator.warm_start import earlier_sweeps
 
+CATCH_UP_SECONDS = 10.0
+"""How long the report waits for its trackers to know all runs."""
 MIRROR_SECONDS = 60.0
 """How long the end of a sweep waits for its trackers."""
 
@@ -94,8 +98,11 @@ def run_sweep(
         clock.write(finished=ledger.is_complete())
         store.commit()
         view.waiting("Writing the report")
-        report = write_report(load_sweep(store.directory), store.directory, importances(ledger))
-        notes = _close(mirrors, store, report)
+        for mirror in mirrors:
+            mirror.catch_up(CATCH_UP_SECONDS)  # the report links to the tracker's runs
+        sweep = sweep_with_rows(store.directory)
+        report = write_report(sweep, store.directory, search_findings(sweep))
+        notes = _close(mirrors, store, sweep, report)
         failed = sum(r.state == "failed" for r in ledger.records.values())
         complete = ledger.is_complete()
         view.waiting("")
@@ -239,15 +246,17 @@ def _run(ledger: Ledger, store: SweepStore, where: tuple[str | None, int], view:
         raise InfrastructureError(f"the Ray cluster failed: {error}") from error
 
 
-def _close(mirrors: list[Mirror], store: SweepStore, report: SweepReport) -> list[str]:
-    """Send the report and the best checkpoints to the trackers; says what one of them misses."""
+def _close(mirrors: list[Mirror], store: SweepStore, sweep: Sweep, report: SweepReport) -> list[str]:
+    """Send the report, its figures and tables and the best checkpoints to the trackers; says what one misses."""
     artifacts = [store.directory / name for name in ("report.html", "report.md", "report.json")]
     if report.finished:
         best = [arm.best_checkpoint for arm in report.arms if arm.best_checkpoint]
         artifacts += [checkpoint_folder(name if store.root else str(store.directory / name)) for name in best]
-    for mirror in mirrors:
-        mirror.finish(artifacts)
-    sent = [mirror.close(MIRROR_SECONDS) for mirror in mirrors]
+    with TemporaryDirectory() as folder:
+        artifacts += for_trackers(sweep, report, Path(folder)) if mirrors else []
+        for mirror in mirrors:
+            mirror.finish(artifacts)
+        sent = [mirror.close(MIRROR_SECONDS) for mirror in mirrors]
     return [
         f"a tracker does not have everything ({mirror.last_error}); the same command sends the rest"
         for mirror, complete in zip(mirrors, sent, strict=True)

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from analysis.records import ArmCost
-from analysis.tables import Table, costs_notes, costs_table
+from analysis.section import Table, text_of
+from analysis.tables import costs_notes, costs_table
 from hrm.data.dataset import build_dataset, open_dataset
 from hrm.errors import Problem, SpecError
 from hrm.tasks import Answers, TaskSpec
@@ -137,5 +138,5 @@ def _grid(table: Table) -> Grid:
         number = column in table.numeric
         grid.add_column(title, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for row in table.rows:
-        grid.add_row(*row)
+        grid.add_row(*map(text_of, row))
     return grid

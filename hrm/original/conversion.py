@@ -30,7 +30,7 @@ def import_original(source: StateDict, said: dict[str, Any]) -> Checkpoint:
 
     Raises SpecError where the tensors are not those of a model that the fields and the shapes describe.
     """
-    names = _our_names(source)
+    names = our_names(source)
     shapes = {name: tuple(source.tensors[key].shape) for name, key in names.items()}
     found = architecture(_kind(source.path, names), shapes, said, str(source.path))
     num_parameters = _prove(source.path, found, shapes)
@@ -96,7 +96,7 @@ def _refuse_unless_original(model: dict[str, Any], place: str) -> None:
         raise SpecError(Problem(place, rule, "Export it with --format safetensors"))
 
 
-def _our_names(source: StateDict) -> dict[str, str]:
+def our_names(source: StateDict) -> dict[str, str]:
     """Our name of each tensor -> its key in the file, in the file's order."""
     names: dict[str, str] = {}
     for key in source.tensors:

@@ -41,14 +41,17 @@ def dtype_name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def read_state_dict(path: Path) -> StateDict:
-    """Read a file that torch.save wrote; no code of it runs. Raises SpecError for anything but a state dict."""
+def read_state_dict(path: Path, mapped: bool = False) -> StateDict:
+    """Read a file that torch.save wrote; no code of it runs. Raises SpecError for anything but a state dict.
+
+    `mapped`: the tensors stay on the disk until they are looked at; the file must not change meanwhile.
+    """
     if not path.is_file():
         rule = "is a folder, not a file" if path.is_dir() else "there is no such file"
         raise refused(path, rule, "Give the file that the original code saved, such as step_1234")
     try:
         _examine_archive(path)
-        tensors = _tensors(path, torch.load(path, map_location="cpu", weights_only=True))
+        tensors = _tensors(path, torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except SpecError:

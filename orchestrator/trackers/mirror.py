@@ -52,6 +52,8 @@ class Mirror:
         self._failures_in_a_row = 0
         self._closing = False
         self._gave_up = False
+        self._is_even = not self._dirty
+        """Nothing is left to send, and nothing is being sent."""
         self._thread = threading.Thread(target=self._run, name="tracker mirror", daemon=True)
         self._thread.start()
 
@@ -68,6 +70,12 @@ class Mirror:
         with self._wake:
             self._artifacts = list(artifacts)
         self._mark(_FINISH)
+
+    def catch_up(self, timeout_seconds: float) -> bool:
+        """Wait until the tracker has everything so far. True when it has; early when it is down."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._is_even or self._failures_in_outage > 0, timeout_seconds)
+            return self._is_even
 
     def close(self, timeout_seconds: float) -> bool:
         """Send what is left and end the thread. True when the tracker has everything.
@@ -90,7 +98,8 @@ class Mirror:
     def _mark(self, item: str) -> None:
         with self._wake:
             self._dirty.setdefault(item)
-            self._wake.notify()
+            self._is_even = False
+            self._wake.notify_all()
 
     def _run(self) -> None:
         while self._wait_for_work():
@@ -145,13 +154,18 @@ class Mirror:
             self._not_before = time.monotonic() + min(pause, self._longest_pause_seconds)
             self._failures_in_outage += 1
             self._gave_up |= self._closing and self._failures_in_a_row >= _FAILURES_TO_GIVE_UP
+            self._wake.notify_all()
 
     def _requeue(self, items: list[str]) -> None:
         with self._wake:
             self._dirty = dict.fromkeys([*items, *self._dirty])
+            self._wake.notify_all()
 
     def _all_sent(self) -> None:
         if self._failures_in_outage:
             _log.warning("The tracker is back and has everything.")
-        self._failures_in_outage = 0
+        with self._wake:
+            self._failures_in_outage = 0
+            self._is_even = not self._dirty
+            self._wake.notify_all()
         self._not_before = time.monotonic() + self._interval_seconds

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import field_validator
 
+from analysis.mlflow_runs import MlflowRuns, write_mlflow_runs
 from analysis.records import SweepRecord, TrialRecord, read_sweep_record
 from hrm.records import Report
 from orchestrator.trackers import TrackerSpec
@@ -30,13 +31,16 @@ from orchestrator.trackers.mlflow_client import (
     is_served,
     refusals_in_words,
 )
+from orchestrator.trackers.mlflow_compare import prepare_views
 from orchestrator.trackers.mlflow_run import KnownRun
 from orchestrator.trackers.mlflow_view import (
     answer_in,
     milliseconds,
     points_of,
+    pruned_points,
     result_points,
     run_name,
+    shown_as_tables,
     sweep_id,
     sweep_parameters,
     sweep_tags,
@@ -58,6 +62,10 @@ _STATUS = {
 _ENDED = ("completed", "pruned", "failed")
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Else MLflow 3 shows an experiment as one of language model agents, with their pages."""
+_PAGES = "http://127.0.0.1:5000"
+"""Where `ui_command` opens them beside a database."""
+_OFTEN, _NOTE_SECONDS = 200, 5.0
+"""Up to so many runs `mlflow.json` is written with each new one, then at most so often."""
 TRIAL_FILES = ("trial.json", "records.jsonl", "log.txt")
 """Of a trial that has ended, in its run: small, and never changed again."""
 
@@ -108,6 +116,7 @@ class _Known:
     experiment_id: str = ""
     parent: KnownRun | None = None
     trials: dict[str, KnownRun] = field(default_factory=dict)
+    views: dict[str, str] | None = None
 
 
 class MlflowTracker:
@@ -123,6 +132,7 @@ class MlflowTracker:
         self._warned = False
         self._known = _Known()
         self._run_ids: dict[str, str] = {}
+        self._noted = 0.0
 
     @property
     def ui_command(self) -> str:
@@ -147,6 +157,7 @@ class MlflowTracker:
             if not record.finished:
                 parent.set_status("RUNNING")
             parent.describe(sweep_parameters(record), sweep_tags(record))
+            self._note_runs(client)
             client.log_artifact(parent.run_id, str(self._directory / "sweep.json"))
 
     def sync_trial(self, record: TrialRecord, reports: Sequence[Report]) -> None:
@@ -164,6 +175,8 @@ class MlflowTracker:
             run.send_points(points_of(reports))
             if record.state == "completed":
                 run.log_points(result_points(record))
+            elif record.state == "pruned":
+                run.log_points(pruned_points(record, reports, sweep.metric))
             if record.state in _ENDED:
                 for name in TRIAL_FILES:
                     path = self._directory / "trials" / record.key / name
@@ -184,6 +197,8 @@ class MlflowTracker:
             client.log_dict(parent.run_id, record.experiment, "experiment.json")
             for path in [self._directory / "sweep.json", *artifacts]:
                 parent.send_file(path, self._directory)
+            parent.describe({}, shown_as_tables(artifacts))
+            self._note_runs(client)
             status = "FINISHED" if record.finished else "KILLED"
             if parent.status != status:
                 parent.set_status(status, milliseconds(time.time()))
@@ -243,8 +258,20 @@ class MlflowTracker:
             tags = {"role": "trial", "trial_key": record.key, "mlflow.parentRunId": parent.run_id}
             run = KnownRun.create(client, self._experiment_id(client), name, started, tags)
             self._known.trials[record.key] = run
+            if len(self._known.trials) <= _OFTEN or time.monotonic() - self._noted > _NOTE_SECONDS:
+                self._note_runs(client)
         self._run_ids[record.key] = run.run_id
         return run
+
+    def _note_runs(self, client: MlflowClient) -> None:
+        """Write `mlflow.json`, which a report's links are made of."""
+        experiment, parent = self._experiment_id(client), self._parent(client).run_id
+        if self._known.views is None:
+            self._known.views = prepare_views(client, experiment, self._sweep_record(), parent)
+        runs = {key: run.run_id for key, run in sorted(self._known.trials.items())}
+        pages = self.uri.rstrip("/") if is_served(self.uri) else _PAGES
+        write_mlflow_runs(self._directory, MlflowRuns(pages, experiment, parent, runs, self._known.views))
+        self._noted = time.monotonic()
 
     def _find(self, client: MlflowClient, condition: str) -> list[KnownRun]:
         found = find_runs(client, [self._experiment_id(client)], condition)

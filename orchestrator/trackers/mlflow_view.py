@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             text = value if isinstance(value, str) else json.dumps(value)
             if len(text) <= _LONGEST_PARAMETER:
-                flat[_name(path)] = text
+                flat[allowed_name(path)] = text
     return flat
 
 
@@ -97,6 +98,15 @@ def answer_in(files: Iterable[Path]) -> str:
     """The sentence that answers the sweep's question, from the `report.json` among these files; empty without one."""
     report = next((path for path in files if path.name == "report.json" and path.exists()), None)
     return str(json.loads(report.read_text())["answer"]["sentence"]) if report else ""
+
+
+def shown_as_tables(artifacts: Iterable[Path]) -> dict[str, str]:
+    """The tag by which MLflow shows the JSON files of a folder `tables` as tables; none without such a folder."""
+    folder = next((path for path in artifacts if path.name == "tables" and path.is_dir()), None)
+    if folder is None:
+        return {}
+    files = [{"path": f"tables/{path.name}", "type": "table"} for path in sorted(folder.glob("*.json"))]
+    return {"mlflow.loggedArtifacts": json.dumps(files)}
 
 
 def sweep_tags(sweep: SweepRecord, answer: str = "") -> dict[str, str]:
@@ -164,7 +174,7 @@ def trial_tags(record: TrialRecord, sweep: SweepRecord) -> dict[str, str]:
 
 
 def _as_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    return {_name(key): value[:_LONGEST_TAG] for key, value in tags.items()}
+    return {allowed_name(key): value[:_LONGEST_TAG] for key, value in tags.items()}
 
 
 def result_points(record: TrialRecord) -> list[Point]:
@@ -182,11 +192,18 @@ def result_points(record: TrialRecord) -> list[Point]:
     return [Point(step, record.ended or 0.0, metrics)]
 
 
+def pruned_points(record: TrialRecord, reports: Sequence[Report], metric: str) -> list[Point]:
+    """The best validation of a pruned trial at its end, so that comparisons of the search have it, too."""
+    if record.objective is None or not reports or not math.isfinite(record.objective):
+        return []
+    return [Point(reports[-1].progress.step, record.ended or 0.0, _prefixed("best", {metric: record.objective}))]
+
+
 def _prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    return {_name(f"{prefix}/{key}"): float(value) for key, value in metrics.items()}
+    return {allowed_name(f"{prefix}/{key}"): float(value) for key, value in metrics.items()}
 
 
-def _name(text: str) -> str:
+def allowed_name(text: str) -> str:
     """Text as MLflow allows it for a name."""
     return re.sub(r"[^\w\-. /]", "_", text, flags=re.ASCII)[:250]
 

@@ -17,6 +17,7 @@ from analysis.records import read_sweep_record
 from analysis.report import write_report
 from analysis.sweep import load_sweep
 from orchestrator.cli import DONE, WRONG_INPUT, main
+from orchestrator.importance import search_findings
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def finish(sweep: Path) -> dict[str, Any]:
         write_trial(sweep, key, state="completed", reports=2, objective=0.4)
     (sweep / "trials/baseline-search-0002/log.txt").write_text("the loss was nan\n")
     write_sweep(sweep, name=sweep.name, finished=True)
-    write_report(load_sweep(sweep), sweep, {"baseline": {"model.num_layers": 1.0}})
+    write_report(load_sweep(sweep), sweep, search_findings(load_sweep(sweep)))
     tracker = tracker_of(sweep)
     sync_all(tracker, sweep)
     tracker.finish(read_sweep_record(sweep), [sweep / "report.json"])
@@ -60,7 +61,7 @@ def test_the_report_is_the_same_when_the_directory_is_gone(sweep: Path, storage:
         assert main(["report", sweep.name, "--from-mlflow", "--storage", str(storage)]) == DONE
     rebuilt = storage / "rebuilt" / sweep.name
     assert report_in(rebuilt) == original
-    assert original["importance"]
+    assert original["searches"]
     assert (rebuilt / "report.html").exists()
     assert (rebuilt / "trials/baseline-search-0002/log.txt").read_text() == "the loss was nan\n"
 

@@ -18,6 +18,7 @@ import torch.multiprocessing as mp
 
 from hrm.context import LocalContext
 from hrm.data.dataset import DatasetWriter, Rows, build_dataset
+from hrm.data.row_results import TEST_ROWS, read_rows
 from hrm.models import ModelSpec
 from hrm.models.hrm import HRMSpec
 from hrm.models.trm import TRMSpec
@@ -128,6 +129,7 @@ def trained(spec: TrialSpec, context: LocalContext) -> dict[str, Any]:
         "tensors": {**training.state.model.state_dict(), **tensors},
         "validation": training._evaluate("validation"),
         "test": training._evaluate("test", whole=True),
+        "rows": read_rows(context.trial_directory / TEST_ROWS),
     }
 
 
@@ -167,7 +169,7 @@ def test_workers_give_the_losses_metrics_and_weights_of_one(
 ) -> None:
     mp.get_context("forkserver").set_forkserver_preload(["orchestrator.slot"])  # imported once for all processes
     mp.start_processes(work, (folder, world_size), world_size, start_method="forkserver")
-    found = torch.load(folder / f"found-{world_size}")
+    found = torch.load(folder / f"found-{world_size}", weights_only=False)
     for name, expected in alone.items():
         for number, (step, wanted) in enumerate(zip(found[name]["steps"], expected["steps"], strict=True), 1):
             assert step == pytest.approx(wanted, rel=1e-5, abs=1e-7), f"{name}, step {number}"
@@ -176,5 +178,7 @@ def test_workers_give_the_losses_metrics_and_weights_of_one(
         for split in ("validation", "test"):
             assert found[name][split] == pytest.approx(expected[split], rel=1e-5, abs=1e-7)
         assert {"first_tokens", "loss_of_2", "confidence_of_0"} <= expected["test"].keys()
+        assert found[name]["rows"]["loss"] == pytest.approx(expected["rows"]["loss"], rel=1e-5)
+        assert expected["rows"]["loss"] == pytest.approx([expected["test"][f"loss_of_{n}"] for n in range(3)], rel=1e-6)
         for key, tensor in expected["tensors"].items():
             assert float((found[name]["tensors"][key] - tensor).norm()) <= 1e-5 * float(tensor.norm()), key

@@ -90,7 +90,7 @@ def test_an_arm_that_does_not_run_on_a_task_leaves_no_doubt_about_its_winner(tmp
     report = write_report(load_sweep(directory), directory)
     assert [(answer.best_arm, answer.decided) for answer in report.answers] == [("transformer", True)] * 2
     assert report.answer["decided"] is True
-    prose = (directory / "report.md").read_text().partition("## Answer for prose")[2].partition("## Failed")[0]
+    prose = (directory / "report.md").read_text().partition("\n## Task prose")[2].partition("\n## ")[0]
     assert "lstm" not in prose
     assert "hrm" in prose
 

@@ -53,7 +53,7 @@ def test_the_report_shows_the_front_in_all_its_forms(tmp_path: Path) -> None:
     data = json.loads((tmp_path / "s" / "report.json").read_text())
     assert [point["values"] for point in data["fronts"][0]["points"]] == [[0.2, 9e9], [0.3, 4e9], [0.5, 1e9]]
     text = (tmp_path / "s" / "report.md").read_text()
-    assert "### Pareto front of hrm" in text
+    assert "### Pareto front" in text
     assert "no trial is better in all of minimizing loss and minimizing flops" in text
     assert "| text-hrm-search-b | 0.3000 |" in text
     page = (tmp_path / "s" / "report.html").read_text()

@@ -20,7 +20,6 @@ from small_experiment import TRANSFORMER, experiment
 
 from hrm.records import Progress, Report, TrialResult
 from orchestrator.failures import Failure, SameFailureError
-from orchestrator.importance import importances
 from orchestrator.ledger import Ledger
 from orchestrator.store import SweepStore
 
@@ -352,17 +351,3 @@ def test_listeners_hear_of_every_change(tmp_path: Path) -> None:
     ledger.on_report(job.key, report_of(job.spec, 1))
     ledger.on_completed(job.key, TrialResult(Progress(), 1, "", {"loss": 1.0}, None))
     assert heard == [job.key, job.key]
-
-
-def test_importance_is_a_share_of_each_parameter_and_needs_evidence(tmp_path: Path) -> None:
-    none = {"search__pruner": {"kind": "none"}, "replicas__seeds": 0}
-    few = Runner(experiment(tmp_path, **none), tmp_path / "few")
-    ledger = few.open()
-    assert importances(ledger) == {}
-    enough = Runner(experiment(tmp_path, **none, search__trials=16), tmp_path / "enough")
-    ledger = enough.open()
-    enough.drive(ledger)
-    shares = importances(ledger)
-    assert shares.keys() == {"plain", "control"}
-    assert all(sum(found.values()) == pytest.approx(1.0) for found in shares.values())
-    assert all(found["optimizer.learning_rate"] > found["batch_size"] for found in shares.values())

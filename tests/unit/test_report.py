@@ -13,13 +13,18 @@ import numpy as np
 import pytest
 from sweep_fixture import RIVALS, replica, search_trial, write_sweep, write_trial
 
-from analysis.curves import thin, validation_curve
+from analysis.curves import curve_of, thin
 from analysis.report import Report, build_report, write_report
+from analysis.search_findings import Importance, SearchFindings
 from analysis.sweep import load_sweep
 
 
 def report_of(directory: Path) -> Report:
     return build_report(load_sweep(directory))
+
+
+def mattered(arm: str, parameter: str, share: float) -> SearchFindings:
+    return SearchFindings([Importance("text", arm, parameter, share, share / 2, share, 0.01, 6)])
 
 
 def refuse_constant(name: str) -> None:
@@ -70,6 +75,16 @@ def test_no_winner_is_declared_when_the_intervals_overlap(tmp_path: Path) -> Non
     assert answer["decided"] is False
     assert answer["sentence"].startswith("No winner: transformer has the lowest mean test loss")
     assert "do not allow to place it before hrm" in answer["sentence"]
+
+
+def test_arms_that_are_equal_at_every_seed_are_called_equal(tmp_path: Path) -> None:
+    nothing = {"transformer": [0.0, 0.0], "hrm": [0.0, 0.0]}
+    report = report_of(write_sweep(tmp_path / "s", nothing, metric="exact_accuracy", direction="maximize"))
+    assert report.answer["decided"] is False
+    assert report.answer["sentence"] == (
+        "No winner: transformer and hrm have the same mean test exact_accuracy, 0.00 (equal at 2 seeds), and no arm a "
+        "higher one. The best HRM arm, hrm, is as good at all 2 paired seeds."
+    )
 
 
 def test_one_seed_is_marked_and_decides_nothing(tmp_path: Path) -> None:
@@ -127,7 +142,9 @@ def test_a_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
         file.write('{"index": 25, "progr')
     sweep = load_sweep(directory)
     trial = sweep.select(arm="hrm", phase="replica")[0]
-    assert len(validation_curve(sweep, trial, "tokens", "loss").x) == 24
+    curve = curve_of(sweep, trial)
+    assert curve is not None
+    assert len(curve.values) == 24
 
 
 def test_the_leader_that_lost_a_replica_does_not_win(tmp_path: Path) -> None:
@@ -171,7 +188,7 @@ def test_the_best_checkpoint_is_chosen_on_validation_not_on_test(tmp_path: Path)
 def test_nan_never_appears_in_the_json(tmp_path: Path) -> None:
     directory = write_sweep(tmp_path / "s", {"transformer": [0.1, 0.2, float("nan")], "hrm": [0.4, 0.5, 0.6]})
     write_trial(directory, replace(search_trial("text", "hrm", 0), objective=float("nan")))
-    write_report(load_sweep(directory), directory, {"hrm": {"optim.learning_rate": float("nan")}})
+    write_report(load_sweep(directory), directory, mattered("hrm", "optim.learning_rate", float("nan")))
     report = written(directory)
     assert report["arms"][0]["metric"]["n"] == 2
     assert report["arms"][0]["replicas_failed"] == 1
@@ -180,7 +197,7 @@ def test_nan_never_appears_in_the_json(tmp_path: Path) -> None:
 
 def test_the_json_holds_what_programs_rely_on(tmp_path: Path) -> None:
     directory = write_sweep(tmp_path / "s")
-    write_report(load_sweep(directory), directory, {"hrm": {"optim.learning_rate": 0.8}})
+    write_report(load_sweep(directory), directory, mattered("hrm", "optim.learning_rate", 0.8))
     report = written(directory)
     assert report["schema"] == 1
     assert report["matched_by"] == {"axis": "tokens", "amount": 1_966_080}
@@ -208,7 +225,7 @@ def test_each_task_has_its_own_answer_and_no_arm_wins_both_by_winning_one(tmp_pa
 
 def test_the_page_loads_nothing(tmp_path: Path) -> None:
     directory = write_sweep(tmp_path / "s")
-    write_report(load_sweep(directory), directory, {"hrm": {"optim.learning_rate": 0.8}})
+    write_report(load_sweep(directory), directory, mattered("hrm", "optim.learning_rate", 0.8))
     page = (directory / "report.html").read_text()
     parsed = Tags(page)
     for tag, attributes in parsed.tags:
@@ -237,7 +254,7 @@ def test_everything_from_data_is_escaped(tmp_path: Path) -> None:
     )
     bad = replace(search_trial("text", "hrm", 2), key="hrm-search-0002", reason=f"{evil}</script><b>")
     write_trial(directory, bad)
-    write_report(load_sweep(directory), directory, {evil: {f"</script>{evil}": 1.0}})
+    write_report(load_sweep(directory), directory, mattered(evil, f"</script>{evil}", 1.0))
     page = (directory / "report.html").read_text()
     assert evil not in page.split("</head>")[1]
     assert not [attributes for _, attributes in Tags(page).tags if "onerror" in attributes]
@@ -248,7 +265,7 @@ def test_a_long_curve_is_thinned_and_keeps_its_extremes() -> None:
     x = np.arange(100_000, dtype=np.float64)
     y = np.sin(x / 50)
     y[43_210], y[76_543] = 99.0, -99.0
-    thin_x, thin_y = thin(x, y)
+    thin_x, thin_y = thin(x, y, 1000)
     assert len(thin_x) <= 1000
     assert (thin_x[0], thin_x[-1]) == (0.0, 99_999.0)
     assert (thin_y.max(), thin_y.min()) == (99.0, -99.0)

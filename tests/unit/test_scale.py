@@ -19,19 +19,19 @@ import pytest
 from ledger_runner import Life, MortalJournal, Runner, report_of
 from optuna.storages import JournalStorage
 from small_experiment import experiment
-from sweep_fixture import search_trial, write_sweep, write_trial
+from sweep_fixture import replica, search_trial, write_sweep, write_trial
 
-from analysis import search_figures, tables
+from analysis import search_figures
+from analysis.columns import StepColumns
 from analysis.curves import telling
 from analysis.records import TrialRecord, write_json
 from analysis.report import write_report
-from analysis.sweep import load_sweep
+from analysis.sections import failures
+from analysis.sweep import Sweep, load_sweep
 from hrm.records import Progress, Report, StepRecord, read_last_report
-from orchestrator import importance
 from orchestrator import ledger as ledger_module
 from orchestrator.failures import Failure
 from orchestrator.ledger import Ledger
-from orchestrator.study_view import shown
 
 MANY = {
     "search__trials": 500,
@@ -81,21 +81,6 @@ def test_the_1000th_trial_costs_the_driver_no_more_writes_and_scans_than_the_100
     for numbers in (costs.commits, costs.scans):
         early, late = numbers[200] - numbers[100], numbers[1000] - numbers[900]
         assert late <= 1.1 * early
-
-
-def test_importances_look_at_a_sample_of_very_many_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = Runner(experiment(tmp_path, **{**MANY, "search__trials": 30, "arms": {"plain": {}}}), tmp_path)
-    runner.drive(ledger := runner.open())
-    monkeypatch.setattr(importance, "MOST_TRIALS", 10)
-    seen: list[int] = []
-
-    def noting(study: Any, trials: Any, trial: Any) -> Any:
-        seen.append(len(trials))
-        return shown(study, trials, trial)
-
-    monkeypatch.setattr("orchestrator.importance.shown", noting)
-    assert importance.importances(ledger).keys() == {"plain"}
-    assert seen == [10]
 
 
 def test_the_driver_keeps_one_report_of_a_trial_and_none_of_its_steps(tmp_path: Path) -> None:
@@ -173,10 +158,10 @@ def write(directory: Path, trial: TrialRecord) -> None:
 def test_the_page_of_a_large_sweep_draws_the_telling_trials_and_lists_the_first_failures(large: Path) -> None:
     report = write_report(load_sweep(large), large)
     assert report.trials["total"] == 2004
-    assert len(report.failures) > tables.FAILURES_SHOWN
+    assert len(report.failures) > failures.SHOWN
     page, text = (large / "report.html").read_text(), (large / "report.md").read_text()
-    assert f"The first {tables.FAILURES_SHOWN} of" in page
-    assert text.count("diverged") <= tables.FAILURES_SHOWN
+    assert f"The first {failures.SHOWN} of" in page
+    assert text.count("diverged") <= failures.SHOWN
     assert len(json.loads((large / "report.json").read_text())["failures"]) == len(report.failures)
 
 
@@ -206,18 +191,19 @@ def test_the_telling_values_hold_the_ends_and_the_extremes() -> None:
     assert math.isfinite(values[kept].sum())
 
 
-def test_curves_alone_read_all_reports_of_a_trial(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optimizer_steps_are_read_of_replicas_alone(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    sweep = load_sweep(large)
-    whole = type(sweep).reports
+    whole = Sweep.steps
 
-    def reports(self: Any, trial: TrialRecord) -> list[Report]:
+    def steps(self: Sweep, trial: TrialRecord) -> StepColumns:
         read.append(trial.key)
         return whole(self, trial)
 
     write_trial(large, replace(search_trial("text", "hrm", 1), reason="pruned"))
-    monkeypatch.setattr(type(sweep), "reports", reports)
-    write_report(sweep, large)
+    write_trial(large, replica("text", "hrm", 0, 0.2))
+    monkeypatch.setattr(Sweep, "steps", steps)
+    write_report(load_sweep(large), large)
+    assert read
     assert all("replica" in key for key in read)
 
 

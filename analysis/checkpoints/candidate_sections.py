@@ -1,0 +1,136 @@
+"""Candidates as a reader sees them: which to use for what, on what evidence, and all that were measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from analysis.checkpoints.candidates import Candidates, Scored, TrainingCandidates
+from analysis.checkpoints.recommendation import Recommendation
+from analysis.figure_style import COLOURS, GREY, escape, style
+from analysis.numbers import flop, percent, significant
+from analysis.section import Block, Chart, Notes, Section, Table, Text
+
+SAID = 3
+"""The most trainings whose recommendations stand in the head of a report."""
+_FAMILIES = ("checkpoint", "raw", "average", "ensemble", "depth", "halting", "precision")
+_NAMES = {"loss": "loss", "token_accuracy": "token accuracy", "exact_accuracy": "exact accuracy"}
+
+
+def candidates_answer(candidates: Candidates) -> str:
+    """Which to use for accuracy, by training; of many trainings only how many."""
+    several = len(candidates.trainings) > 1
+    if len(candidates.trainings) > SAID:
+        return f"What to use of each of the {len(candidates.trainings)} trainings stands below."
+    return " ".join(
+        (f"{Path(one.training).name}: " if several else "") + sentence(one.recommendations[0], one)
+        for one in candidates.trainings
+    )
+
+
+def candidate_sections(candidates: Candidates) -> list[Section]:
+    """A part for each training."""
+    several = len(candidates.trainings) > 1
+    return [
+        section
+        for number, one in enumerate(candidates.trainings, start=1)
+        for section in _of_training(one, number, f" of {Path(one.training).name}" if several else "")
+    ]
+
+
+def sentence(found: Recommendation, training: TrainingCandidates) -> str:
+    """A recommendation with its evidence."""
+    name = _NAMES[training.objective]
+    rows = f"{training.reported_on:,} rows that it was not chosen by"
+    apart = f"{name} differs by {found.difference} on {rows}" if found.difference else ""
+    match found.verdict:
+        case "better":
+            return f"Use {found.choice}: better than the last checkpoint, {found.against} ({apart})."
+        case "no other is better":
+            rest = f" The most promising, {found.tried}: {apart}." if apart else ""
+            return f"Use {found.choice}, the last checkpoint: nothing else is better.{rest}"
+        case "as good":
+            saves = f"takes {percent(found.saves)} less than {found.against}"
+            return f"Use {found.choice}: it {saves} and loses no more than {_margin(found)} ({apart})."
+        case "none as good":
+            rest = f" The most promising, {found.tried}: {apart}." if apart else ""
+            return f"Stay with {found.choice}: nothing cheaper is sure to lose no more than {_margin(found)}.{rest}"
+        case "cannot tell":
+            better = "better" if found.use == "accuracy" else f"as good within {_margin(found)}"
+            return f"Use {found.choice}: cannot tell whether {found.tried} is {better} ({apart})."
+
+
+def _margin(found: Recommendation) -> str:
+    return significant(found.margin, 2)
+
+
+def _of_training(training: TrainingCandidates, number: int, of: str) -> list[Section]:
+    uses = Table(
+        ["for", "use", "why"],
+        [[one.use, one.choice, sentence(one, training)] for one in training.recommendations],
+    )
+    halves = (
+        f"Chosen on {training.chosen_on:,} rows, measured here on {training.reported_on:,} others. Differences are "
+        "paired row by row; brackets are 95 % intervals over rows. FLOPs are those of a row's forward passes by the "
+        "model's formula, sizes those of the weights alone."
+    )
+    blocks: list[Block] = [uses, Notes(training.notes)] if training.notes else [uses]
+    return [
+        Section(f"Which to use{of}", blocks, level=2),
+        Section(
+            f"Candidates side by side{of}",
+            [Text(halves), Chart(f"candidates-{number}", _figure(training)), _table(training)],
+        ),
+    ]
+
+
+def _table(training: TrainingCandidates) -> Table:
+    ranked = _ranked(training)
+    header = ["candidate", *(_NAMES[name] for name in ranked[0].metrics), "against the last", "FLOPs per row", "size"]
+    rows = [
+        [
+            one.name,
+            *map(str, one.metrics.values()),
+            "–" if one.name == training.candidates[0].name else str(one.against_last),
+            flop(one.flops),
+            f"{one.bytes / 2**20:.1f} MiB",
+        ]
+        for one in ranked
+    ]
+    return Table(header, rows, numeric=frozenset(range(1, len(header))))
+
+
+def _ranked(training: TrainingCandidates) -> list[Scored]:
+    sign = -1.0 if training.maximise else 1.0
+    return sorted(training.candidates, key=lambda one: sign * one.metrics[training.objective].value)
+
+
+def _figure(training: TrainingCandidates) -> go.Figure:
+    """The difference of each to the last checkpoint; the best on top."""
+    figure, ranked = go.Figure(), _ranked(training)[::-1]
+    for family in (name for name in _FAMILIES if any(one.family == name for one in ranked)):
+        mine = [one for one in ranked if one.family == family]
+        found = [one.against_last for one in mine]
+        figure.add_scatter(
+            x=[one.value for one in found],
+            y=[escape(one.name) for one in mine],
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [(one.high or one.value) - one.value for one in found],
+                "arrayminus": [one.value - (one.low or one.value) for one in found],
+                "thickness": 1.5,
+            },
+            mode="markers",
+            name=family,
+            marker={"size": 9, "color": COLOURS[_FAMILIES.index(family)]},
+            hovertext=[f"{escape(one.name)}: {one.against_last}" for one in mine],
+            hoverinfo="text",
+        )
+    figure.add_vline(x=0.0, line={"color": GREY, "dash": "dot"})
+    better = "to the right is better" if training.maximise else "to the left is better"
+    title = f"{_NAMES[training.objective]} minus the last checkpoint's ({better})"
+    style(figure, height=110 + 26 * len(ranked), x=title, y="")
+    figure.update_yaxes(categoryorder="array", categoryarray=[escape(one.name) for one in ranked])
+    return figure

@@ -1,0 +1,1 @@
+"""The sections of a sweep's report, one file each: `analysis/document.py` calls them in order."""

@@ -1,0 +1,116 @@
+"""What `compare` shows: which of two is better, by how much, how that was tested, and what differs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis.contrast import Contrast, ContrastReport
+from analysis.effect_figures import forest
+from analysis.effect_words import EQUAL, HEADER, LEGEND, change_in_words, effect_cells, rows_cell, verdict
+from analysis.numbers import metric_unit, p_value, plural, significant, together
+from analysis.section import Block, Chart, Notes, Section, Table, Text
+
+_WAYS = (
+    "Paired by seed where both were trained and tested on data of one fingerprint and share two seeds; else Welch's "
+    "test, which takes the runs of both as independent.",
+)
+
+
+def sections(report: ContrastReport) -> list[Section]:
+    """The answer first."""
+    found = report.contrasts
+    unit = metric_unit(report.metric)
+    title = f"first minus second, {report.metric}{f' in {unit}' if unit else ''}"
+    names = [name_of(item) for item in found]
+    figure = forest(list(zip(names, found, strict=True)), names, title)
+    header = ["first", "second", "tested", f"difference in {report.metric}", *HEADER, "over seeds and rows", "verdict"]
+    rows = [
+        [
+            str(item.first),
+            str(item.second),
+            _way(item),
+            *effect_cells(item),
+            rows_cell(item.over_rows),
+            _verdict(item, report),
+        ]
+        for item in found
+    ]
+    table = Table(header, rows, frozenset(range(3, len(header) - 1)))
+    chart: list[Block] = [Chart("contrasts", figure)] if figure.data else []
+    return [
+        Section("Answer", [Text(sentence(report))], level=2),
+        Section(
+            "First minus second", [*chart, table, Notes([*_WAYS, *LEGEND, *_doubts(found), *report.notes])], level=2
+        ),
+        Section("Every seed", [_seeds(item) for item in found], level=2),
+        *_differences(found),
+    ]
+
+
+def sentence(report: ContrastReport) -> str:
+    """One contrast in words; of several how many are decided, and which way."""
+    if len(report.contrasts) == 1:
+        return _sentence(report.contrasts[0], report)
+    verdicts = [_verdict(item, report) for item in report.contrasts]
+    better, worse, open_ = (verdicts.count(word) for word in ("better", "worse", "cannot tell"))
+    return (
+        f"Of {plural(len(verdicts), 'pair')} the first is better in {better}, worse in {worse} (Holm-corrected "
+        f"p < 0.05); of {open_} the seeds cannot tell."
+    )
+
+
+def name_of(item: Contrast) -> str:
+    """The shortest name that tells it from others."""
+    return f"{item.first.task}: {item.first.arm}" if item.first.arm == item.second.arm else str(item.first)
+
+
+def _sentence(item: Contrast, report: ContrastReport) -> str:
+    if item.mean is None:
+        missing = [str(unit) for unit, values in zip((item.first, item.second), item.values, strict=True) if not values]
+        return f"Cannot tell: {' and '.join(missing) or 'one of them'} has no completed replica."
+    mean, low, high = together(item.mean, item.low, item.high)
+    unit = metric_unit(report.metric)
+    by = f"{mean} {unit}" if unit else mean
+    if item.low is None:
+        return f"Cannot tell: {item.first} minus {item.second} is {by} in test {report.metric}, from one seed alone."
+    spread = EQUAL if item.low == item.high else f"95 % interval {low} to {high}"
+    p = p_value(item.p)
+    interval = f"{spread}, {_way(item)}, {f'p {p}' if p.startswith('<') else f'p = {p}'}"
+    word = _verdict(item, report)
+    if word == "cannot tell":
+        could = "" if item.detectable is None else f" These seeds would have shown {significant(item.detectable, 2)}."
+        return f"Cannot tell: {item.first} minus {item.second} is {by} in test {report.metric} ({interval}).{could}"
+    return f"{item.first} is {word} than {item.second}: test {report.metric} differs by {by} ({interval})."
+
+
+def _way(item: Contrast) -> str:
+    if item.paired:
+        return f"paired, {plural(item.n, 'seed')}"
+    return f"Welch, {len(item.values[0])} and {plural(len(item.values[1]), 'seed')}"
+
+
+def _verdict(item: Contrast, report: ContrastReport) -> str:
+    return verdict(item, report.direction)
+
+
+def _doubts(found: Sequence[Contrast]) -> list[str]:
+    if all(item.same_data for item in found):
+        return []
+    return ["Where the data differ, so may the test rows: a difference then is of the data, too."]
+
+
+def _seeds(item: Contrast) -> Table:
+    seeds = sorted({*item.values[0], *item.values[1]}, key=int)
+    rows = [
+        [str(unit), *(significant(values.get(seed)) for seed in seeds)]
+        for unit, values in zip((item.first, item.second), item.values, strict=True)
+    ]
+    return Table(["", *(f"seed {seed}" for seed in seeds)], rows, frozenset(range(1, len(seeds) + 1)))
+
+
+def _differences(found: Sequence[Contrast]) -> list[Section]:
+    rows = [[name_of(item), *change_in_words(change)] for item in found for change in item.changes]
+    if not rows:
+        return []
+    table = Table(["pair", "field", "second", "first", ""], rows)
+    return [Section("What differs in their trials", [table], level=2, folded=len(rows) > 20)]
