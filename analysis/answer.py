@@ -121,7 +121,8 @@ def _first_sentence(record: SweepRecord, metric: Metric, comparison: Comparison,
 
 def _doubts(record: SweepRecord, arms: Sequence[ArmResult], best: ArmResult, comparison: Comparison) -> list[str]:
     """Everything that stands between the leader and a victory."""
-    doubts = [*record.unlike] if record.finished else ["the sweep is not finished", *record.unlike]
+    doubts = [] if record.finished else ["the sweep is not finished"]
+    doubts += [record.unlike[best.task]] if best.task in record.unlike else []
     if len(arms) == 1:
         doubts.append("there is no other arm to compare it with")
     doubts += _unbeaten(record, comparison)

@@ -11,10 +11,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from analysis.curves import ArmCurves, Array
+from analysis.curves import ArmCurves, Array, telling
 from analysis.efficiency import Efficiency, mean_at_flops
 from analysis.figure_style import GREY, colour_of, escape, logarithmic, rounded, style
 from analysis.sweep import Sweep
+
+DOTS = 400
+"""Trials of an arm that are drawn where there are more: the best and the worst of each stretch."""
 
 
 def compute_figure(sweep: Sweep, task: str, arms: Sequence[ArmCurves], efficiency: Efficiency) -> go.Figure:
@@ -45,8 +48,9 @@ def compute_figure(sweep: Sweep, task: str, arms: Sequence[ArmCurves], efficienc
 def _ends(figure: go.Figure, sweep: Sweep, task: str, arm: str) -> None:
     """The trials of an arm where they ended; replicas filled."""
     trials = [trial for trial in sweep.select(task=task, arm=arm) if trial.objective is not None]
-    known = [(sweep.progress(trial).flops, trial) for trial in trials if math.isfinite(trial.objective or 0.0)]
-    points = [(flops, trial) for flops, trial in known if flops > 0.0]
+    trials = [trial for trial in trials if math.isfinite(trial.objective or 0.0) and sweep.progress(trial).flops > 0.0]
+    kept = telling(np.array([trial.objective for trial in trials], dtype=np.float64), DOTS)
+    points = [(sweep.progress(trials[i]).flops, trials[i]) for i in kept]
     figure.add_scatter(
         x=rounded([flops for flops, _ in points]),
         y=rounded([trial.objective or 0.0 for _, trial in points]),

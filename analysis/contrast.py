@@ -17,7 +17,8 @@ from analysis.effects import Effect, adjusted, effect
 from analysis.intervals import Direction
 from analysis.over_rows import OverRows, RowResults, row_results
 from analysis.report import finite
-from analysis.sweep import Sweep
+from analysis.summaries import tested_replicas
+from analysis.sweep import Sweep, seed_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,20 @@ class Unit:
 
     def __str__(self) -> str:
         return f"{self.sweep}:{self.task}:{self.arm}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A replica, where it is, and the command that trains it again."""
+
+    unit: Unit
+    key: str
+    seed: int
+    value: float | None
+    checkpoint: str
+    """A path or a URI; empty where none was kept."""
+    mlflow: str
+    command: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +70,8 @@ class ContrastReport:
     metric: str
     direction: Direction
     contrasts: list[Contrast]
+    runs: list[Run]
+    """Every run that a value is from."""
     notes: list[str]
 
     def to_json(self) -> str:
@@ -67,7 +84,9 @@ def contrast(first: Sweep, second: Sweep, pairs: Sequence[tuple[Unit, Unit]]) ->
     results = [measure_arms(sweep) for sweep in (first, second)]
     found = [_contrast(first, second, one, other, results) for one, other in pairs]
     record = first.record
-    return ContrastReport(record.metric, record.direction, adjusted(found), _notes(first, second))
+    sides = {unit: sweep for pair in pairs for unit, sweep in zip(pair, (first, second), strict=True)}
+    runs = [run for unit, sweep in sides.items() for run in _runs(sweep, unit)]
+    return ContrastReport(record.metric, record.direction, adjusted(found), runs, _notes(first, second))
 
 
 def _contrast(first: Sweep, second: Sweep, one: Unit, other: Unit, results: Sequence[list[ArmResult]]) -> Contrast:
@@ -92,10 +111,27 @@ def _over_rows(first: RowResults | None, second: RowResults | None) -> OverRows 
     return (first - second).interval()
 
 
+def _runs(sweep: Sweep, unit: Unit) -> list[Run]:
+    return [
+        Run(
+            unit=unit,
+            key=trial.key,
+            seed=seed_of(trial),
+            value=test_value(trial, sweep.record.metric),
+            checkpoint=_reachable(sweep, sweep.checkpoint_of(trial)),
+            mlflow=sweep.run_address(trial),
+            command=sweep.command_of(trial),
+        )
+        for trial in tested_replicas(sweep, unit.task, unit.arm)
+    ]
+
+
+def _reachable(sweep: Sweep, place: str) -> str:
+    return place if not place or "://" in place else str(sweep.directory / place)
+
+
 def _rows(sweep: Sweep, unit: Unit) -> RowResults | None:
-    metric, trials = sweep.record.metric, chosen_replicas(sweep, unit.task, unit.arm)
-    done = [trial for trial in trials if trial.state == "completed" and test_value(trial, metric) is not None]
-    return row_results(sweep, done, metric)
+    return row_results(sweep, tested_replicas(sweep, unit.task, unit.arm), sweep.record.metric)
 
 
 def _changes(first: Sweep, second: Sweep, one: Unit, other: Unit) -> tuple[Change, ...]:

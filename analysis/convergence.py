@@ -93,14 +93,22 @@ class Convergence:
     curve: list[float] = field(default_factory=list)
 
 
-def judge(name: str, histories: Sequence[History], metric: str, direction: Direction, task: str = "") -> Convergence:
-    """The verdict over trainings of one configuration. Those with fewer reports than the others are left out."""
+def judge(
+    name: str,
+    histories: Sequence[History],
+    metric: str,
+    direction: Direction,
+    task: str = "",
+    *,
+    forecasts: bool = True,
+) -> Convergence:
+    """The verdict over trainings of one configuration. Those with another number of reports than most are left out."""
     used = _alike(histories)
     sign = 1.0 if direction == "minimize" else -1.0
     costs = np.stack([sign * history.values for history in used])
     mean = costs.mean(0)
     margin = _margin(costs, direction)
-    trend, found = trend_of(costs), forecast(costs, _floor(costs, direction))
+    trend, found = trend_of(costs), forecast(costs, _floor(costs, direction)) if forecasts else None
     gap = _gap(used)
     unstable = [history.key for history, cost in zip(used, costs, strict=True) if jumps(cost, margin)]
     verdict = _verdict(trend, margin, gap, 2 * len(unstable) >= len(used) and bool(unstable))

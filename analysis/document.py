@@ -43,7 +43,6 @@ OF_A_TASK = (
 )
 OF_THE_SWEEP = (
     matrix.sections,
-    joined.sections,
     failures.sections,
     cost.sections,
     method.sections,
@@ -52,7 +51,7 @@ OF_THE_SWEEP = (
 
 def report_sections(report: Report, sweep: Sweep) -> list[Section]:
     """All of it: the answer first, then each task, what concerns all, and an entry for every trial."""
-    found = answer.sections(report, sweep)
+    found = answer.sections(report, sweep) + joined.sections(report, sweep)
     for task in sweep.record.tasks:
         here = [section for sections in OF_A_TASK for section in sections(report, sweep, task)]
         found += [Section(f"Task {task}", level=2), *here] if len(sweep.record.tasks) > 1 else here

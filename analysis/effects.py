@@ -17,16 +17,14 @@ from scipy import special
 from analysis.intervals import (
     ALPHA,
     BOOTSTRAP_FROM,
+    CONFIDENCE,
     Array,
     Direction,
-    bootstrap_interval,
-    bootstrap_means,
-    bootstrap_p,
+    bootstrap_t,
     t_quantile,
 )
 
 POWER = 0.8
-RESAMPLES = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,12 +155,10 @@ def _detectable(gap: _Gap) -> float | None:
 
 
 def _bootstrap(differences: Array, gap: _Gap) -> Effect:
-    low, high = bootstrap_interval(differences, resamples=RESAMPLES)
-    means, by_t = bootstrap_means(differences, resamples=RESAMPLES), _by_t(gap, len(differences))
-    p = bootstrap_p(means, len(differences))
-    if by_t.p is not None and (means.min() > 0.0 or means.max() < 0.0):
-        p = min(p, by_t.p)  # no resample reaches 0: how far out it lies, only a tail can tell
-    return Effect(mean=gap.mean, low=low, high=high, n=len(differences), p=p)
+    errors = bootstrap_t(differences)
+    half = gap.error * float(np.quantile(errors, CONFIDENCE))
+    p = max(float((errors >= abs(gap.mean) / gap.error).mean()), 1.0 / len(errors))
+    return Effect(mean=gap.mean, low=gap.mean - half, high=gap.mean + half, n=len(differences), p=p)
 
 
 def _relative(a: Array, b: Array, gap: _Gap, paired: bool) -> dict[str, float | None]:

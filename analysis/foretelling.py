@@ -57,19 +57,14 @@ class Outcomes:
     """On the scale. Of a pruned trial what is expected of it."""
     spread: Array
     """Standard deviation of what is expected, on the scale; 0 where it was measured."""
+    draws: Array
+    """Of the pruned trials, which are the last, what else they may have reached: [draws, pruned], on the scale."""
     scale: Scale
-    unknown: int
-    """Pruned trials of which nothing could be foretold: they are left out."""
-
-    @property
-    def measured(self) -> int:
-        """Trials that trained for the whole budget."""
-        return int((self.spread == 0.0).sum())
 
 
 @dataclass(frozen=True, slots=True)
 class Foretold:
-    """What the pruned trials of an arm would have reached: draws from what is known, on the scale."""
+    """What the pruned trials of an arm would have reached: draws from what is known, as it is measured."""
 
     trials: list[TrialRecord]
     draws: Array
@@ -138,22 +133,22 @@ def predict(x: Array, y: Array, asked: Array, random: np.random.Generator, draws
 
 
 def outcomes(sweep: Sweep, task: str, arm: str, foretold: Foretold) -> Outcomes:
-    """The completed search trials and, where they can be foretold, the pruned ones."""
+    """The completed search trials and, where they can be foretold, the pruned ones; all others are left out."""
     done = [
         trial
         for trial in sweep.select(task=task, arm=arm, phase="search", state="completed")
         if _finite(trial.objective) and not trial.lineage
     ]
-    pruned = len(sweep.select(task=task, arm=arm, phase="search", state="pruned"))
     measured = np.array([trial.objective for trial in done], dtype=np.float64)
-    scale = Scale.of(np.concatenate([measured, foretold.draws.ravel()]), sweep.record.direction)
-    drawn = scale.to(foretold.draws) if foretold.trials else foretold.draws
+    known = np.concatenate([measured, np.median(foretold.draws, axis=0)])
+    scale = Scale.of(known, sweep.record.direction)
+    draws = np.maximum(foretold.draws, 1e-3 * known.min()) if scale.log else foretold.draws  # what has no logarithm
     return Outcomes(
         trials=[*done, *foretold.trials],
-        values=np.concatenate([scale.to(measured), np.median(drawn, axis=0)]),
-        spread=np.concatenate([np.zeros(len(done)), _robust_spread(drawn)]),
+        values=scale.to(known),
+        spread=np.concatenate([np.zeros(len(done)), _spread(scale.to(draws))]),
+        draws=scale.to(draws),
         scale=scale,
-        unknown=pruned - len(foretold.trials),
     )
 
 
@@ -161,10 +156,8 @@ def _most(trials: list[TrialRecord]) -> list[TrialRecord]:
     return trials[:: -(-len(trials) // MOST_TRIALS)] if trials else trials
 
 
-def _robust_spread(draws: Array) -> Array:
-    """The standard deviation that a normal of these quartiles has: with few trials the draws have long tails."""
-    if not draws.shape[1]:
-        return np.empty(0)
+def _spread(draws: Array) -> Array:
+    """The standard deviation of a normal with their middle 68 %: with few trials the draws have long tails."""
     low, high = np.quantile(draws, [0.16, 0.84], axis=0)
     return np.asarray(np.maximum((high - low) / 2.0, 1e-9))
 

@@ -25,7 +25,7 @@ class Verdicts:
     arms: list[Convergence] = field(default_factory=list)
     """Each arm on each task: its completed replicas together, or its best search trial where it has none."""
     trainings: list[Convergence] = field(default_factory=list)
-    """The same replicas, each by itself; without their curves."""
+    """The same replicas, each by itself; without their curves and forecasts."""
 
 
 def convergences(sweep: Sweep) -> Verdicts:
@@ -38,8 +38,9 @@ def convergences(sweep: Sweep) -> Verdicts:
             if known:
                 found.arms.append(judge(arm, known, record.metric, record.direction, task))
             if len(known) > 1:
-                alone = [judge(each.key, [each], record.metric, record.direction, task) for each in known]
-                found.trainings.extend(replace(each, band=None, steps=[], curve=[]) for each in alone)
+                about = record.metric, record.direction, task
+                alone = [judge(each.key, [each], *about, forecasts=False) for each in known]
+                found.trainings.extend(replace(each, steps=[], curve=[]) for each in alone)
     return found
 
 
@@ -113,14 +114,14 @@ def _training_losses(at: np.ndarray, steps: StepColumns) -> np.ndarray | None:
     if losses is None or not len(at):
         return None
     ends = np.searchsorted(steps.axes["steps"], at, side="right")
-    parts = np.split(losses[: ends[-1]], ends[:-1])
-    return np.array([part.mean() for part in parts]) if all(len(part) for part in parts) else None
+    counts = np.diff(ends, prepend=0)
+    return np.add.reduceat(losses[: ends[-1]], ends - counts) / counts if (counts > 0).all() else None
 
 
 def _kind(spec: Mapping[str, Any]) -> tuple[int, bool, str]:
     """Segments of a row, whether there is dropout, the schedule's kind."""
     model = spec.get("model") or {}
-    segments = (model.get("halting") or {}).get("segments", 1)
+    segments = (model.get("halting") or {}).get("segments") or 1
     return int(segments), bool(model.get("dropout")), str((spec.get("schedule") or {}).get("kind", "constant"))
 
 

@@ -141,7 +141,7 @@ def _record(records: Sequence[SweepRecord], tasks: Mapping[str, Renamed], arms: 
             for cost in record.costs
         ],
         store="",
-        unlike=_unlike(records),
+        unlike=_unlike(records, tasks),
     )
 
 
@@ -178,13 +178,16 @@ def _study(name: str, tasks: Renamed, arms: Renamed) -> str:
     return f"{tasks[task]}/{arms[arm]}/{phase}"
 
 
-def _unlike(records: Sequence[SweepRecord]) -> list[str]:
-    """What speaks against comparing arms of these sweeps."""
-    budgets = {record.name: _budget(record) for record in records}
-    if len(set(budgets.values())) == 1:
-        return []
-    said = listing([f"{budget} in {name}" for name, budget in budgets.items()])
-    return [f"the sweeps gave their trials different budgets ({said})"]
+def _unlike(records: Sequence[SweepRecord], tasks: Mapping[str, Renamed]) -> dict[str, str]:
+    """By task, what speaks against comparing arms that are from several sweeps."""
+    found = {}
+    for task in dict.fromkeys(name for record in records for name in tasks[record.name].values()):
+        having = [record for record in records if task in tasks[record.name].values()]
+        budgets = {record.name: _budget(record) for record in having}
+        if len(set(budgets.values())) > 1:
+            said = listing([f"{budget} in {name}" for name, budget in budgets.items()])
+            found[task] = f"the sweeps gave their trials different budgets ({said})"
+    return found
 
 
 def _budget(record: SweepRecord) -> str:

@@ -135,8 +135,8 @@ class SweepRecord:
     costs: list[ArmCost] = field(default_factory=list)
     """Of every arm on each of its tasks; empty in sweeps of a version that did not know them."""
 
-    unlike: list[str] = field(default_factory=list)
-    """Of several sweeps that were made one: what speaks against comparing their arms."""
+    unlike: dict[str, str] = field(default_factory=dict)
+    """Of several sweeps that were made one: by task, what speaks against comparing its arms."""
     store: str = ""
     """The URI of its store: what lies in `trials/KEY/attempts` is in `sweeps/NAME` there. Empty: in its directory."""
 

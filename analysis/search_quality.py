@@ -71,8 +71,6 @@ class SearchQuality:
     chance."""
     enough: int | None = None
     """The least number of trials whose expected best is within `seed_spread` of the best; None: unknown."""
-    second_half: float = 0.0
-    """How much better the best is than the expected best of half as many trials."""
     trend_p: float | None = None
     """Of Kendall's test that later trials are no better than earlier ones; None below six trials."""
     saved: float = 0.0
@@ -118,7 +116,7 @@ def _quality(sweep: Sweep, task: str, arm: str) -> SearchQuality | None:
     values = _values(ended, foretold, sign)
     curve = best_of(values, _numbers(len(values)))
     spread, again, replicas = _over_seeds(sweep, task, arm, best)
-    top, half = sign * best.objective, best_of(values, [max(1, len(values) // 2)])[0].mean
+    near = sign * best.objective + (spread or 0.0)
     return SearchQuality(
         task=task,
         arm=arm,
@@ -128,8 +126,7 @@ def _quality(sweep: Sweep, task: str, arm: str) -> SearchQuality | None:
         best=best.objective,
         expected=[BestOf(b.k, sign * b.mean, *sorted((sign * b.low, sign * b.high))) for b in curve],
         seed_spread=spread,
-        enough=None if spread is None else next((b.k for b in curve if b.mean <= top + spread), len(values)),
-        second_half=half - top,
+        enough=None if spread is None else next((b.k for b in curve if b.mean <= near), len(values)),
         trend_p=_trend(values),
         saved=_saved(sweep, by_state["pruned"], len(by_state["completed"])),
         cut=_cut(foretold, best.objective, spread or 0.0, sign),

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from analysis.answer import Answer
 from analysis.arms import ArmResult, chosen_replicas, measured, test_value
 from analysis.intervals import Mean, interquartile_mean_interval, mean_interval, median_interval
-from analysis.sweep import Sweep
 from analysis.over_rows import OverRows, RowResults, row_results
+from analysis.records import TrialRecord
+from analysis.sweep import Sweep
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,11 @@ def _summary(task: str, arm: str, values: list[float], rows: RowResults | None) 
     )
 
 
+def tested_replicas(sweep: Sweep, task: str, arm: str) -> list[TrialRecord]:
+    """The replicas that the arm's mean is of."""
+    replicas = chosen_replicas(sweep, task, arm)
+    return [t for t in replicas if t.state == "completed" and test_value(t, sweep.record.metric) is not None]
+
+
 def _rows(sweep: Sweep, task: str, arm: str) -> RowResults | None:
-    metric = sweep.record.metric
-    done = [
-        t for t in chosen_replicas(sweep, task, arm) if t.state == "completed" and test_value(t, metric) is not None
-    ]
-    return row_results(sweep, done, metric)
+    return row_results(sweep, tested_replicas(sweep, task, arm), sweep.record.metric)

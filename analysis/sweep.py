@@ -112,6 +112,8 @@ class Sweep:
         origin = self.origin_of(trial)
         directory = origin.sweep.directory.absolute()
         storage = directory.parent.parent
+        if directory.parent.name != "sweeps":  # made again from MLflow, or moved
+            return f"python -m orchestrator train --trial {shlex.quote(f'{directory}/{origin.key}')}"
         elsewhere = "" if storage == Path("runs").absolute() else f" --storage {shlex.quote(str(storage))}"
         return f"python -m orchestrator train --trial {shlex.quote(f'{directory.name}/{origin.key}')}{elsewhere}"
 

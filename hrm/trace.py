@@ -25,6 +25,8 @@ from hrm.tasks import IGNORE
 if TYPE_CHECKING:
     from hrm.trial import TrialSpec
 
+_STRIDE = 7919
+"""A prime: rows one after the other are looked at in places that have nothing to do with each other."""
 CPU = torch.device("cpu")
 
 
@@ -49,7 +51,8 @@ class Trace:
     halts: np.ndarray | None = None
     """[B]: the segment, from 1, at which the rule would have ended the row; the last one if it never would have."""
     states: dict[str, np.ndarray] = field(default_factory=dict)
-    """By state [B, D] float32: after the last segment, the mean over positions; where it was asked for."""
+    """By state [B, D] float32: after the last segment, at one scored position of each row, another one in another row;
+    where it was asked for."""
     logits: np.ndarray | None = None
     """[B, S, V] float32: of the last segment; where it was asked for."""
 
@@ -104,7 +107,7 @@ def trace(
         q=q,
         residuals={name: np.stack([part[f"moved {name}"] for part in parts]) for name in state},
         halts=None if q is None else _halts(q, trial.model.halting_rule().rule == "q_with_target"),
-        states={name: to_host(z.float().mean(1)) for name, z in state.items()} if keep_states else {},
+        states={name: _sampled(z, columns["labels"], numbers) for name, z in state.items()} if keep_states else {},
         logits=to_host(output.logits.float()) if keep_logits else None,
     )
 
@@ -158,6 +161,14 @@ def _moved(before: Tensor, after: Tensor) -> Tensor:
     change, size = (z.flatten(1).norm(dim=1) for z in (now - before.float(), now))
     moved: Tensor = change / size.clamp_min(1e-12)
     return moved
+
+
+def _sampled(state: Tensor, labels: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """[B, D] of a state [B, P+S, D]: at one scored position of each row, which follows from the row's number."""
+    scored = labels != IGNORE
+    chosen = numbers * _STRIDE % np.maximum(scored.sum(1), 1)
+    place = ((scored.cumsum(1) - 1 == chosen[:, None]) & scored).argmax(1) + state.shape[1] - labels.shape[1]
+    return to_host(state[torch.arange(len(state)), torch.from_numpy(place)].float())
 
 
 def _halts(q: np.ndarray, against_continue: bool) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +16,7 @@ from analysis.checkpoints.candidates import Candidates, candidates_of
 from analysis.checkpoints.measuring import Scales
 from analysis.checkpoints.row_choice import choose_rows
 from analysis.checkpoints.weights import ORIGINAL, Read, Weights, labelled
+from analysis.numbers import plural
 from hrm.checkpoint import Checkpoint
 from hrm.errors import Problem, SpecError
 from hrm.original.configuration import said_of
@@ -50,6 +52,9 @@ def measure_checkpoints(found: Sequence[Weights], options: argparse.Namespace) -
         if options.task is not None:
             raise
         return Measurements(notes=(f"What they do on data was not measured: {error}",))
+    if not options.json:
+        count, rows = plural(len(subjects), "checkpoint"), len(subjects[0].scales.rows.numbers)
+        print(f"Measuring {count} on {rows:,} rows of {options.split} ...", file=sys.stderr, flush=True)
     behaviour, measured = behaviour_of(subjects, subjects[0].scales.trial.task.kind)
     return Measurements(behaviour, candidates_of(subjects, measured), notes)
 

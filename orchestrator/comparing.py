@@ -22,6 +22,8 @@ _FORMS = "Give SWEEP, SWEEP:ARM or SWEEP:TASK:ARM"
 class Side:
     """What a person named: a sweep, and perhaps an arm and a task in it."""
 
+    name: str
+    """Of the sweep, as it was given: a name, or a path."""
     sweep: Sweep
     task: str | None
     arm: str | None
@@ -30,7 +32,7 @@ class Side:
         """All arms on all tasks that the name covers."""
         record = self.sweep.record
         return [
-            Unit(record.name, task, arm)
+            Unit(self.name, task, arm)
             for task in record.tasks
             for arm in record.arms
             if record.runs_on(arm, task) and self.task in (None, task) and self.arm in (None, arm)
@@ -54,7 +56,7 @@ def _side(name: str, options: argparse.Namespace) -> Side:
     sweep, *rest = name.split(":")
     if len(rest) > 2:
         raise SpecError(Problem(name, "has more than three parts", _FORMS))
-    side = Side(sweep_with_rows(sweep_directory(options.storage, sweep, options.store)), *_task_and_arm(rest))
+    side = Side(sweep, sweep_with_rows(sweep_directory(options.storage, sweep, options.store)), *_task_and_arm(rest))
     record = side.sweep.record
     known = (("task", side.task, record.tasks), ("arm", side.arm, record.arms))
     problems = [

@@ -15,7 +15,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, create_trial
 
 from analysis.association import main_effects
-from analysis.foretelling import Array, Foretold, Outcomes, foretell, outcomes
+from analysis.foretelling import Array, Outcomes, foretell, outcomes
 from analysis.search_findings import Importance, SearchFindings
 from analysis.search_quality import search_qualities
 from analysis.search_space import Axis, points_of, space_of
@@ -46,8 +46,7 @@ def importances(sweep: Sweep) -> list[Importance]:
 
 
 def _of_arm(sweep: Sweep, task: str, arm: str) -> list[Importance]:
-    foretold = foretell(sweep, task, arm)
-    found = outcomes(sweep, task, arm, foretold)
+    found = outcomes(sweep, task, arm, foretell(sweep, task, arm))
     axes = space_of(sweep.record, arm, found.trials)
     kept, points = points_of(axes, found.trials)
     rows = _rows(found, [trial.key for trial in kept])
@@ -55,7 +54,7 @@ def _of_arm(sweep: Sweep, task: str, arm: str) -> list[Importance]:
         return []
     step = -(-len(rows) // MOST_TRIALS)
     rows, points = rows[::step], points[::step]
-    shares = _shares(axes, points, _drawn(found, foretold, rows))
+    shares = _shares(axes, points, _drawn(found, rows))
     low, high = np.quantile(shares, [0.025, 0.975], axis=0)
     tested = main_effects(axes, points, found.values[rows])
     pruned = int((found.spread[rows] > 0.0).sum())
@@ -72,13 +71,12 @@ def _rows(found: Outcomes, keys: list[str]) -> Array:
     return np.array([place[key] for key in keys], dtype=np.int64)
 
 
-def _drawn(found: Outcomes, foretold: Foretold, rows: Array) -> Array:
+def _drawn(found: Outcomes, rows: Array) -> Array:
     """Values for each tree, [TREES, rows]: what was measured; of a pruned trial a draw of what it may have reached."""
-    measured = len(found.trials) - len(foretold.trials)
     values = np.tile(found.values, (TREES, 1))
-    if foretold.trials:
-        every = foretold.draws[np.linspace(0, len(foretold.draws) - 1, TREES).astype(int)]
-        values[:, measured:] = found.scale.to(every)
+    pruned = found.draws.shape[1]
+    every = np.linspace(0, len(found.draws) - 1, TREES).astype(int)
+    values[:, len(found.trials) - pruned :] = found.draws[every]
     return values[:, rows]
 
 

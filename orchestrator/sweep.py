@@ -253,7 +253,7 @@ def _close(mirrors: list[Mirror], store: SweepStore, sweep: Sweep, report: Sweep
         best = [arm.best_checkpoint for arm in report.arms if arm.best_checkpoint]
         artifacts += [checkpoint_folder(name if store.root else str(store.directory / name)) for name in best]
     with TemporaryDirectory() as folder:
-        artifacts += for_trackers(sweep, report, Path(folder)) if mirrors else []
+        artifacts += for_trackers(sweep, report, Path(folder)) if mirrors and report.finished else []
         for mirror in mirrors:
             mirror.finish(artifacts)
         sent = [mirror.close(MIRROR_SECONDS) for mirror in mirrors]

@@ -18,7 +18,7 @@ from hrm.trial import TrialSpec
 from orchestrator.build_progress import build_progress
 from orchestrator.experiment import Arm
 from orchestrator.resources import ResourceSpec
-from orchestrator.sweep_names import named_sweep
+from orchestrator.sweep_names import sweep_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,12 @@ class Work:
 
 
 def trial_again(storage: Path, name: str) -> Work:
-    """The trial `SWEEP/KEY`, its data built. Raises SpecError: there is no such trial, or it cannot be repeated."""
-    sweep, _, key = name.partition("/")
-    directory = named_sweep(storage, sweep).directory
+    """The trial `SWEEP/KEY`, `DIRECTORY/KEY` or, of the newest sweep, `KEY`, its data built.
+
+    Raises SpecError: there is no such trial, or it cannot be repeated.
+    """
+    sweep, _, key = name.rpartition("/")
+    directory = sweep_directory(storage, sweep or None)
     record = _record(directory, key, name)
     if record.lineage:
         rule = "took over the states of other trials of its population: its spec alone does not make it again"
@@ -50,7 +53,7 @@ def trial_again(storage: Path, name: str) -> Work:
     began = read_sweep_record(directory)
     asked: dict[str, Any] = began.experiment.get("resources") or {}
     return Work(
-        name=f"{sweep}-{key}",
+        name=f"{directory.name}-{key}",
         trial=trial,
         resources=parse_spec(ResourceSpec, asked, "resources"),
         test=record.phase == "replica",

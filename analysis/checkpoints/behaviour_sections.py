@@ -138,8 +138,8 @@ def _agreement(behaviour: Behaviour) -> list[Section]:
     ]
     legend = (
         "Solved: every scored position right. CKA: 1 where one state is a rotation of the other, about 0 where they "
-        "have nothing in common; of the states' means over positions after the last segment. Barrier: how far the loss "
-        "rises above the line between the two losses, on the straight way between the weights; up to 2 % is none."
+        "have nothing in common; of the states after the last segment, at one position of each row. Barrier: how far "
+        "the loss rises above the line between both losses, on the straight way between the weights; up to 2 % is none."
     )
     ways = [pair for pair in behaviour.pairs if pair.barrier is not None]
     blocks: list[Block] = [Table(header, rows, numeric=frozenset(range(2, len(header)))), Text(legend, quiet=True)]

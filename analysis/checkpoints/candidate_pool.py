@@ -36,6 +36,11 @@ class Candidate:
     bytes: int
     """Of its weights."""
 
+    @property
+    def works(self) -> bool:
+        """False where a loss is not finite: weights are not, or what is computed with them."""
+        return bool(np.isfinite(self.found.metric("loss", self.segment).sums).all())
+
 
 class Chooser:
     """Compares by one metric, on the half of the rows that choices are made on, or on the other."""
@@ -50,8 +55,8 @@ class Chooser:
         return self._metric(one).of(self.rows).value
 
     def cost(self, one: Candidate) -> float:
-        """The same, less being better."""
-        return self._sign * self.value(one)
+        """The same, less being better; infinite for what is broken."""
+        return self._sign * self.value(one) if one.works else math.inf
 
     def compare(self, first: Candidate, second: Candidate, groups: np.ndarray, *, reports: bool) -> Estimate:
         """The first's metric minus the second's, paired by row."""

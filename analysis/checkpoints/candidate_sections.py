@@ -21,11 +21,11 @@ _NAMES = {"loss": "loss", "token_accuracy": "token accuracy", "exact_accuracy": 
 def candidates_answer(candidates: Candidates) -> str:
     """Which to use for accuracy, by training; of many trainings only how many."""
     several = len(candidates.trainings) > 1
-    if len(candidates.trainings) > SAID:
-        return f"What to use of each of the {len(candidates.trainings)} trainings stands below."
+    told = [one for one in candidates.trainings if one.recommendations and one.checkpoints > 1]
+    if len(told) > SAID:
+        return f"What to use of each of the {len(told)} trainings stands below."
     return " ".join(
-        (f"{Path(one.training).name}: " if several else "") + sentence(one.recommendations[0], one)
-        for one in candidates.trainings
+        (f"{Path(one.training).name}: " if several else "") + sentence(one.recommendations[0], one) for one in told
     )
 
 
@@ -35,7 +35,7 @@ def candidate_sections(candidates: Candidates) -> list[Section]:
     return [
         section
         for number, one in enumerate(candidates.trainings, start=1)
-        for section in _of_training(one, number, f" of {Path(one.training).name}" if several else "")
+        for section in _of_training(one, number, f": {Path(one.training).name}" if several else "")
     ]
 
 
@@ -45,11 +45,13 @@ def sentence(found: Recommendation, training: TrainingCandidates) -> str:
     rows = f"{training.reported_on:,} rows that it was not chosen by"
     apart = f"{name} differs by {found.difference} on {rows}" if found.difference else ""
     match found.verdict:
+        case "nothing to try":
+            return f"Use {found.choice}: there is nothing else to try."
         case "better":
-            return f"Use {found.choice}: better than the last checkpoint, {found.against} ({apart})."
+            return f"Use {found.choice}: better than {found.against}, the last ({apart})."
         case "no other is better":
             rest = f" The most promising, {found.tried}: {apart}." if apart else ""
-            return f"Use {found.choice}, the last checkpoint: nothing else is better.{rest}"
+            return f"Use {found.choice}: nothing else is better.{rest}"
         case "as good":
             saves = f"takes {percent(found.saves)} less than {found.against}"
             return f"Use {found.choice}: it {saves} and loses no more than {_margin(found)} ({apart})."
@@ -75,24 +77,28 @@ def _of_training(training: TrainingCandidates, number: int, of: str) -> list[Sec
         "paired row by row; brackets are 95 % intervals over rows. FLOPs are those of a row's forward passes by the "
         "model's formula, sizes those of the weights alone."
     )
-    blocks: list[Block] = [uses, Notes(training.notes)] if training.notes else [uses]
+    told: list[Block] = (
+        [uses] if training.recommendations else [Text("Nothing is recommended here, for the reasons below.")]
+    )
+    blocks = [*told, Notes(training.notes)] if training.notes else told
     return [
         Section(f"Which to use{of}", blocks, level=2),
         Section(
             f"Candidates side by side{of}",
             [Text(halves), Chart(f"candidates-{number}", _figure(training)), _table(training)],
+            folded=bool(of),
         ),
     ]
 
 
 def _table(training: TrainingCandidates) -> Table:
     ranked = _ranked(training)
-    header = ["candidate", *(_NAMES[name] for name in ranked[0].metrics), "against the last", "FLOPs per row", "size"]
+    header = ["candidate", *_NAMES.values(), f"against {training.reference}", "FLOPs per row", "size"]
     rows = [
         [
             one.name,
-            *map(str, one.metrics.values()),
-            "–" if one.name == training.candidates[0].name else str(one.against_last),
+            *(str(one.metrics[name]) for name in _NAMES),
+            "–" if one.name == training.reference else str(one.against),
             flop(one.flops),
             f"{one.bytes / 2**20:.1f} MiB",
         ]
@@ -107,11 +113,11 @@ def _ranked(training: TrainingCandidates) -> list[Scored]:
 
 
 def _figure(training: TrainingCandidates) -> go.Figure:
-    """The difference of each to the last checkpoint; the best on top."""
+    """The difference of each to the reference; the best on top."""
     figure, ranked = go.Figure(), _ranked(training)[::-1]
     for family in (name for name in _FAMILIES if any(one.family == name for one in ranked)):
         mine = [one for one in ranked if one.family == family]
-        found = [one.against_last for one in mine]
+        found = [one.against for one in mine]
         figure.add_scatter(
             x=[one.value for one in found],
             y=[escape(one.name) for one in mine],
@@ -125,12 +131,12 @@ def _figure(training: TrainingCandidates) -> go.Figure:
             mode="markers",
             name=family,
             marker={"size": 9, "color": COLOURS[_FAMILIES.index(family)]},
-            hovertext=[f"{escape(one.name)}: {one.against_last}" for one in mine],
+            hovertext=[f"{escape(one.name)}: {one.against}" for one in mine],
             hoverinfo="text",
         )
     figure.add_vline(x=0.0, line={"color": GREY, "dash": "dot"})
     better = "to the right is better" if training.maximise else "to the left is better"
-    title = f"{_NAMES[training.objective]} minus the last checkpoint's ({better})"
+    title = f"{_NAMES[training.objective]} minus that of {escape(training.reference)} ({better})"
     style(figure, height=110 + 26 * len(ranked), x=title, y="")
     figure.update_yaxes(categoryorder="array", categoryarray=[escape(one.name) for one in ranked])
     return figure

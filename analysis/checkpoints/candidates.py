@@ -18,6 +18,9 @@ from analysis.checkpoints.recommendation import Recommendation, recommend
 from analysis.checkpoints.row_intervals import Estimate, interval
 from analysis.section import Section
 
+LEAST_GROUPS = 10
+"""Independent rows of each half below which nothing is recommended."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -26,8 +29,8 @@ class Scored:
     name: str
     family: str
     metrics: dict[str, Estimate]
-    against_last: Estimate
-    """The objective minus the last checkpoint's, paired row by row."""
+    against: Estimate
+    """The objective minus the reference's, paired row by row."""
     choosing: float
     """The objective on the other half."""
     flops: float
@@ -47,6 +50,9 @@ class TrainingCandidates:
     chosen_on: int
     """Rows."""
     reported_on: int
+    checkpoints: int
+    reference: str
+    """The candidate that all are compared with: the last checkpoint, or the last one that works."""
     candidates: list[Scored]
     recommendations: list[Recommendation]
     notes: list[str] = field(default_factory=list)
@@ -95,37 +101,47 @@ def _of_training(name: str, subjects: Sequence[Subject], measured: Mapping[str, 
     maximise = trial.objective.direction == "maximize"
     notes = []
     if objective not in COMMON:
-        notes.append(f"The trial's objective, {objective}, is not known by segment: the loss decides here.")
-        objective, maximise = "loss", False
-    if scales.rows.split == "validation":
+        nearest = "exact_accuracy" if maximise else "loss"
+        notes.append(f"The objective, {objective}, is not counted by segment: the {nearest.replace('_', ' ')} decides.")
+        objective = nearest
+    if scales.rows.split == "validation" and len(subjects) > 1:
         notes.append(
             "The training itself kept checkpoints by the whole of validation, so the best of them may be flattered a "
             "little in both halves; --split test has no such memory."
         )
     if len(subjects) > 1:
         notes.append("A greedy average of which nothing but the best checkpoint is left is not listed.")
-    reports = scales.rows.reports
+    reports, groups = scales.rows.reports, scales.rows.groups
     choose = Chooser(objective, maximise, ~reports)
     pool = pool_of(subjects, measured, scales, choose)
+    reference = next((one for one in pool if one.works), pool[0])
+    too_few = min(len(np.unique(groups[half])) for half in (reports, ~reports)) < LEAST_GROUPS
+    if too_few:
+        notes.append(f"Cannot tell which to use: each half needs {LEAST_GROUPS} independent rows.")
+    broken = [one.name for one in pool if not one.works]
+    if broken:
+        notes.append(f"Broken, as a loss is not finite: {', '.join(broken)}.")
     return TrainingCandidates(
         training=name,
         objective=objective,
         maximise=maximise,
         chosen_on=int((~reports).sum()),
         reported_on=int(reports.sum()),
-        candidates=[_scored(one, pool[0], choose, scales.rows.groups) for one in pool],
-        recommendations=recommend(pool, choose, scales.rows.groups),
+        checkpoints=len(subjects),
+        reference=reference.name,
+        candidates=[_scored(one, reference, choose, groups) for one in pool],
+        recommendations=[] if too_few else recommend(pool, choose, groups),
         notes=notes,
     )
 
 
-def _scored(one: Candidate, last: Candidate, choose: Chooser, groups: np.ndarray) -> Scored:
+def _scored(one: Candidate, reference: Candidate, choose: Chooser, groups: np.ndarray) -> Scored:
     reports = ~choose.rows
     return Scored(
         name=one.name,
         family=one.family,
         metrics={name: interval(one.found.metric(name, one.segment).of(reports), groups[reports]) for name in COMMON},
-        against_last=choose.compare(one, last, groups, reports=True),
+        against=choose.compare(one, reference, groups, reports=True),
         choosing=choose.value(one),
         flops=one.flops,
         bytes=one.bytes,

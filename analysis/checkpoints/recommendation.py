@@ -17,7 +17,7 @@ from analysis.checkpoints.row_intervals import Estimate
 RELATIVE_MARGIN, SHARE_MARGIN = 0.01, 0.01
 """What may be lost for speed or size: 1 % of a loss, or one point of an accuracy."""
 Use = Literal["accuracy", "speed", "size"]
-Verdict = Literal["better", "no other is better", "as good", "none as good", "cannot tell"]
+Verdict = Literal["better", "no other is better", "as good", "none as good", "nothing to try", "cannot tell"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,11 @@ class Recommendation:
 
 
 def recommend(pool: Sequence[Candidate], choose: Chooser, groups: np.ndarray) -> list[Recommendation]:
-    """For each use. The first of the pool is the last checkpoint."""
+    """For each use; none where nothing works. The first of the pool is the last checkpoint."""
+    pool = [one for one in pool if one.works]
     singles = [one for one in pool if one.family == "checkpoint"]
+    if not singles:
+        return []
     best = min(singles, key=choose.cost)
     faster = [one for one in pool if one.family in ("depth", "halting") and one.flops < best.flops]
     smaller = [one for one in pool if one.family == "precision" and one.bytes < best.bytes]
@@ -59,7 +62,7 @@ def recommend(pool: Sequence[Candidate], choose: Chooser, groups: np.ndarray) ->
 def _most_accurate(pool: Sequence[Candidate], choose: Chooser, groups: np.ndarray) -> Recommendation:
     last, others = pool[0], [one for one in pool[1:] if one.family != "precision"]
     if not others:
-        return Recommendation("accuracy", last.name, "no other is better", "", last.name, None, 0.0, 0.0)
+        return Recommendation("accuracy", last.name, "nothing to try", "", last.name, None, 0.0, 0.0)
     tried = min(others, key=lambda one: (choose.cost(one), one.flops, one.bytes))
     found = choose.compare(tried, last, groups, reports=True)
     worst, least = choose.bounds(found)
@@ -86,4 +89,5 @@ def _cheaper(
         verdict: Verdict = "as good" if worst <= margin else "none as good" if least > margin else "cannot tell"
         choice = tried.name if verdict == "as good" else best.name
         return Recommendation(use, choice, verdict, tried.name, best.name, found, margin, saves)
-    return Recommendation(use, best.name, "none as good", "", best.name, None, margin, 0.0)
+    none: Verdict = "none as good" if cheaper else "nothing to try"
+    return Recommendation(use, best.name, none, "", best.name, None, margin, 0.0)

@@ -81,6 +81,8 @@ def interval(metric: Sums, groups: np.ndarray) -> Estimate:
 
     Wilson's for yes or no, else Student's t with the jackknife's error, which leaves out group after group.
     """
+    weighed = metric.weights > 0.0
+    metric, groups = metric.of(weighed), groups[weighed]
     if metric.is_yes_or_no and _all_different(groups):
         return _wilson(float(metric.sums.sum()), len(groups))
     found = _student(metric.value, metric.without_each(groups), metric.is_share)
@@ -127,7 +129,8 @@ def _wilson(yes: float, n: int) -> Estimate:
     share, z2 = yes / n, NORMAL**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = NORMAL / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return Estimate(share, max(0.0, middle - half), min(1.0, middle + half), n)
+    # At 0 and 1 the bound is the share itself, but for rounding.
+    return Estimate(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)), n)
 
 
 def _all_different(groups: np.ndarray) -> bool:

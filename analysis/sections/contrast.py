@@ -8,7 +8,7 @@ from analysis.contrast import Contrast, ContrastReport
 from analysis.effect_figures import forest
 from analysis.effect_words import EQUAL, HEADER, LEGEND, change_in_words, effect_cells, rows_cell, verdict
 from analysis.numbers import metric_unit, p_value, plural, significant, together
-from analysis.section import Block, Chart, Notes, Section, Table, Text
+from analysis.section import Block, Cell, Chart, Link, Notes, Section, Table, Text
 
 _WAYS = (
     "Paired by seed where both were trained and tested on data of one fingerprint and share two seeds; else Welch's "
@@ -44,6 +44,7 @@ def sections(report: ContrastReport) -> list[Section]:
         ),
         Section("Every seed", [_seeds(item) for item in found], level=2),
         *_differences(found),
+        Section("Every run, and the command that trains it again", [_runs(report)], level=2, folded=True),
     ]
 
 
@@ -106,6 +107,21 @@ def _seeds(item: Contrast) -> Table:
         for unit, values in zip((item.first, item.second), item.values, strict=True)
     ]
     return Table(["", *(f"seed {seed}" for seed in seeds)], rows, frozenset(range(1, len(seeds) + 1)))
+
+
+def _runs(report: ContrastReport) -> Table:
+    rows: list[list[Cell]] = [
+        [
+            f"{run.unit.sweep}/{run.key}",
+            str(run.seed),
+            significant(run.value),
+            run.checkpoint or "not kept",
+            Link("its run", href=run.mlflow) if run.mlflow else "–",
+            run.command,
+        ]
+        for run in report.runs
+    ]
+    return Table(["run", "seed", report.metric, "best checkpoint", "MLflow", "command"], rows, frozenset({1, 2}))
 
 
 def _differences(found: Sequence[Contrast]) -> list[Section]:

@@ -27,6 +27,8 @@ def _matching(report: Report) -> str:
     """How the arms were matched, and which split did what."""
     axis, size = report.matched_by.get("axis"), report.matched_by.get("amount")
     budget = amount(float(size), str(axis)) if axis and size is not None else "a budget that was not recorded"
+    if report.sweeps and not axis:
+        axis, budget = "the budget of their sweep", "it"
     return (
         f"The arms were matched by {axis or 'an unknown axis'}: every trial that is neither pruned nor failed"
         f"{' nor ended early by a guard' if report.ended_early else ''} trains for {budget}; "

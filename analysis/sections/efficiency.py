@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from analysis.compute_figure import compute_figure
+from analysis.compute_figure import DOTS, compute_figure
 from analysis.curve_figures import axis_words
 from analysis.curves import AXES, curves_of
-from analysis.efficiency import Lead, Standing, TimeToTarget
+from analysis.efficiency import Lead, Standing
 from analysis.intervals import ALPHA
-from analysis.numbers import count, duration, flop, p_value, plural, significant, together
+from analysis.numbers import count, duration, flop, p_value, significant, together
 from analysis.section import Block, Cell, Chart, Notes, Section, Table, Text
 from analysis.sweep import Sweep
+from analysis.time_to_target import TimeToTarget
 
 if TYPE_CHECKING:
     from analysis.report import Report
@@ -54,8 +55,8 @@ def _times(sweep: Sweep, rows: list[TimeToTarget]) -> list[Block]:
     named = "; ".join(f"{significant(target)} {words}" for target, words in targets.items())
     note = (
         f"Targets, in validation {sweep.record.metric}: {named}. Geometric means over replicas with 95 % intervals, "
-        f"where all of an arm's replicas got there; ratios are on equal seeds, their p corrected within a target. ≤: a "
-        "replica was there at its first report. How the curves are read stands below the next tables."
+        f"where all of an arm's replicas got there; ratios are on equal seeds, their p is over all pairs of arms. ≤: "
+        "a replica was there at its first report. How the curves are read stands below the next tables."
     )
     texts: list[Block] = [Text(sentence) for sentence in sentences if sentence]
     return [*texts, _times_table(sweep, rows, axes, first), Text(note, quiet=True)]
@@ -145,7 +146,7 @@ def _equal_compute(sweep: Sweep, rows: list[Standing], areas: list[Standing]) ->
         between = f"from {_amount(axis, areas[0].start)} to {_amount(axis, areas[0].end)}"
         words = f"Area under the curve, as the mean over {axis_words(sweep, axis)} {between}:"
         blocks += [Text(words), _standings(sweep, areas, {})]
-    return [*blocks, Text(CUT_SHORT, quiet=True)]
+    return [*blocks, Text(f"{CUT_SHORT} p is over all pairs of arms.", quiet=True)]
 
 
 def _standings(sweep: Sweep, rows: list[Standing], early: Mapping[str, Mapping[str, Standing | None]]) -> Table:
@@ -179,7 +180,7 @@ def _standing(row: Standing) -> list[Cell]:
 def _front(report: Report, sweep: Sweep, task: str, front: list[Lead]) -> list[Block]:
     number = sweep.record.tasks.index(task)
     figure = compute_figure(sweep, task, curves_of(sweep, task), report.efficiency)
-    trials = len(sweep.select(task=task))
+    many = any(len(sweep.select(task=task, arm=arm)) > DOTS for arm in sweep.record.arms)
     lines = [
         f"{flop(lead.start)} to {flop(lead.end)}: {lead.arm} has the best mean, {significant(lead.value)} at the end."
         for lead in front
@@ -187,6 +188,6 @@ def _front(report: Report, sweep: Sweep, task: str, front: list[Lead]) -> list[B
     text = (
         f"The front of mean validation {sweep.record.metric} and training compute, by the means alone: whether a lead "
         "is more than chance is in the tables above. Filled dots are replicas, open ones trials of the search, each "
-        f"where it ended ({plural(trials, 'trial')})."
+        f"where it ended{'; of many, the best and the worst of each stretch' if many else ''}."
     )
     return [Chart(f"compute-{number}", figure), Notes(lines), Text(text, quiet=True)]

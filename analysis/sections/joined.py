@@ -30,7 +30,7 @@ def _row(part: Part) -> list[str]:
 
 def _notes(sweep: Sweep, parts: list[Part]) -> list[str]:
     lines = ["An arm or a task has its sweep's name before it where the name alone would mean two things."]
-    lines += [f"No arm is called the best, since {reason}." for reason in sweep.record.unlike]
+    lines += [f"On {task} no arm is called the best: {reason}." for task, reason in sweep.record.unlike.items()]
     commits = {str(part.code.get("commit", "")) for part in parts}
     if len(commits) > 1:
         lines.append("The sweeps ran different versions of the code, which may explain a difference between them.")

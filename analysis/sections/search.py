@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from analysis.foretelling import MIN_COMPLETED
+from analysis.foretelling import DRAWS, MIN_COMPLETED
 from analysis.numbers import p_value, percent, plural, significant
 from analysis.search_findings import Importance
 from analysis.search_quality import Cut, SearchQuality
@@ -33,7 +33,8 @@ QUALITY_NOTE = (
 IMPORTANCE_NOTE = (
     "The share of the objective's variance over the space that a parameter explains alone: fANOVA, a mean over 64 "
     "trees, each grown on the trials drawn anew; the range holds 95 % of them. p: how often shuffled trials show as "
-    "much, corrected by Holm over the arm's parameters. Faint bars: chance does as much."
+    "much, corrected by Holm over the arm's parameters. Pruned trials of which nothing can be foretold are left out. "
+    "Faint bars: chance does as much."
 )
 AROUND_NOTE = (
     "Points are trials; open triangles pruned ones, where they are expected to have ended if that can be foretold, "
@@ -86,7 +87,7 @@ def _quality(sweep: Sweep, qualities: Sequence[SearchQuality], number: int) -> l
             significant(each.seed_spread, 2),
             "–" if each.enough is None else str(each.enough),
             percent(each.saved) if each.pruned else "–",
-            "–" if not each.pruned else "cannot tell" if each.cut is None else percent(each.cut.probability),
+            "–" if not each.pruned else "cannot tell" if each.cut is None else _chance(each.cut.probability),
         ]
         for each in qualities
     ]
@@ -129,13 +130,18 @@ def _pruning(each: SearchQuality) -> str:
 
 def _cut_in_words(cut: Cut) -> str:
     rests = f"foretold of {cut.foretold} pruned ones by {cut.rests_on} that completed"
-    chance = percent(cut.probability)
+    chance = _chance(cut.probability)
     if cut.probability < _ALPHA:
         return f"and there is no sign that it cut a better trial (probability {chance}, {rests})"
     if cut.probability < 0.5:
         return f"and that it cut a better trial cannot be ruled out (probability {chance}, {rests})"
     likeliest = f"the likeliest is {cut.likeliest} with {percent(cut.likeliest_probability)}"
     return f"and it looks as if it cut a better trial (probability {chance}, {rests}; {likeliest})"
+
+
+def _chance(probability: float) -> str:
+    """A share of draws: none of them is no certainty."""
+    return percent(min(max(probability, 1 / DRAWS), 1 - 1 / DRAWS))
 
 
 def _untried(each: SearchQuality) -> str:
@@ -239,12 +245,17 @@ def _pairs(sweep: Sweep, found: Sequence[Sensitivity], number: int) -> list[Bloc
 
 
 def _pairs_table(found: Sequence[Sensitivity]) -> Table:
-    shown = [(each, pair) for each in found if (each.foretells or 0.0) > 0.0 for pair in each.pairs[:PAIRS_SHOWN]]
+    shown = [(each, pair) for each in found if (each.foretells or 0.0) > 0.0 for pair in _telling(each.pairs)]
     rows = [
         [each.arm, pair.one, pair.other, percent(pair.share), p_value(pair.p), _together(pair)] for each, pair in shown
     ]
     header = ["arm", "parameter", "and", "share", "p (Holm)", "verdict"]
     return Table(header, rows, frozenset({3, 4}), arms=[each.arm for each, _ in shown])
+
+
+def _telling(pairs: Sequence[Pair]) -> list[Pair]:
+    """Those that act together first, then by share."""
+    return sorted(pairs, key=lambda pair: pair.p is None or pair.p >= _ALPHA)[:PAIRS_SHOWN]
 
 
 def _together(pair: Pair) -> str:

@@ -29,6 +29,7 @@ from orchestrator.trackers.mlflow_client import (
     connect,
     find_runs,
     is_served,
+    pages_of,
     refusals_in_words,
 )
 from orchestrator.trackers.mlflow_compare import prepare_views
@@ -62,8 +63,6 @@ _STATUS = {
 _ENDED = ("completed", "pruned", "failed")
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Else MLflow 3 shows an experiment as one of language model agents, with their pages."""
-_PAGES = "http://127.0.0.1:5000"
-"""Where `ui_command` opens them beside a database."""
 _OFTEN, _NOTE_SECONDS = 200, 5.0
 """Up to so many runs `mlflow.json` is written with each new one, then at most so often."""
 TRIAL_FILES = ("trial.json", "records.jsonl", "log.txt")
@@ -269,8 +268,8 @@ class MlflowTracker:
         if self._known.views is None:
             self._known.views = prepare_views(client, experiment, self._sweep_record(), parent)
         runs = {key: run.run_id for key, run in sorted(self._known.trials.items())}
-        pages = self.uri.rstrip("/") if is_served(self.uri) else _PAGES
-        write_mlflow_runs(self._directory, MlflowRuns(pages, experiment, parent, runs, self._known.views))
+        found = MlflowRuns(pages_of(self.uri), experiment, parent, runs, self._known.views)
+        write_mlflow_runs(self._directory, found)
         self._noted = time.monotonic()
 
     def _find(self, client: MlflowClient, condition: str) -> list[KnownRun]:

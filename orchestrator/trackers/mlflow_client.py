@@ -43,6 +43,11 @@ def is_served(uri: str) -> bool:
     return urlsplit(uri).scheme in SERVED
 
 
+def pages_of(uri: str) -> str:
+    """The address of its pages: the server's own, or where the command that opens those of a database serves them."""
+    return uri.rstrip("/") if is_served(uri) else "http://127.0.0.1:5000"
+
+
 def checked_address(uri: str) -> str:
     """The address of a server or a database. Raises ValueError for another, and for one that holds a password."""
     parts = urlsplit(uri)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,10 @@ from orchestrator.trackers.mlflow_view import allowed_name, milliseconds
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_log = logging.getLogger(__name__)
 _PREFIX = "mlflow.sharedViewState."
-_LONGEST = 20_000
-"""Of an experiment's tag, in MLflow."""
+_LONGEST = 5000
+"""Signs of an experiment's tag that every version of MLflow takes."""
 _RUNS_SHOWN = 200
 
 State = dict[str, Any]
@@ -34,7 +36,10 @@ def prepare_views(client: MlflowClient, experiment_id: str, sweep: SweepRecord, 
     for number, (name, state) in enumerate(views_of(sweep, parent).items(), start=1):
         view = f"{parent[:16]}{number}"
         value = json.dumps({"name": name, "createdAt": milliseconds(sweep.created), "state": _packed(state)})
-        if f"{_PREFIX}{view}" not in there and len(value) <= _LONGEST:
+        if len(value) > _LONGEST:
+            _log.warning("MLflow's comparison %r is left out: its %d signs are too many for a tag.", name, len(value))
+            continue
+        if f"{_PREFIX}{view}" not in there:
             client.set_experiment_tag(experiment_id, f"{_PREFIX}{view}", value)
         names[view] = name
     return names

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis.mlflow_runs import MlflowRuns, write_mlflow_runs
 from hrm.errors import InfrastructureError, Problem, SpecError
 from orchestrator.trackers.mlflow import TRIAL_FILES
 from orchestrator.trackers.mlflow_client import (
@@ -23,6 +24,7 @@ from orchestrator.trackers.mlflow_client import (
     checked_address,
     connect,
     find_runs,
+    pages_of,
     refusals_in_words,
 )
 
@@ -107,7 +109,11 @@ def _download(client: MlflowClient, parent: Run, directory: Path, address: str) 
             return False
         return "trial.json" in _fetch(client, run.info.run_id, TRIAL_FILES, directory / "trials" / key)
 
-    children = find_runs(client, [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    below = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    children = list(find_runs(client, [parent.info.experiment_id], below))
+    runs = {run.data.tags.get("trial_key", ""): run.info.run_id for run in children}
+    where = MlflowRuns(pages_of(address), parent.info.experiment_id, parent.info.run_id, runs)
+    write_mlflow_runs(directory, where)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         whole = list(pool.map(trial, children))
     return Rebuilt(directory, whole.count(False))

@@ -62,7 +62,8 @@ def test_the_report_is_the_same_when_the_directory_is_gone(sweep: Path, storage:
     rebuilt = storage / "rebuilt" / sweep.name
     assert report_in(rebuilt) == original
     assert original["searches"]
-    assert (rebuilt / "report.html").exists()
+    page, runs = (rebuilt / "report.html").read_text(), runs_of(tracker_of(sweep).uri, sweep)[1]
+    assert all(f"/runs/{run.info.run_id}" in page for run in runs.values()), "each trial's entry leads to its run"
     assert (rebuilt / "trials/baseline-search-0002/log.txt").read_text() == "the loss was nan\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Trained:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     fields: dict[str, Any] = {
-        "task": SudokuSpec.smoke().model_dump(mode="json"),
+        "task": {**SudokuSpec.smoke().model_dump(mode="json"), "num_validation": 24},
         "model": {**HRM, "halting": HALTING},
         "optimizer": {"kind": "adamw", "learning_rate": 0.01},
         "budget": {"axis": "steps", "amount": 9},
@@ -69,9 +70,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(parse_spec(TrialSpec, fields, "trial"), tmp_path_factory.mktemp("trained"))
 
 
-def scales_of(trained: Trained) -> Scales:
+def scales_of(trained: Trained, most: int = 1000) -> Scales:
     model = load_model(open_checkpoint(trained.folders[0]), trained.dataset.shape, "here")
-    rows = choose_rows(trained.dataset, "validation", 10**6)
+    rows = choose_rows(trained.dataset, "validation", most)
     return Scales(model, trained.dataset, trained.trial, trained.context, rows)
 
 
@@ -128,6 +129,8 @@ def test_candidates_are_the_checkpoints_and_what_is_made_of_them(trained: Traine
         families
     )
     assert [one.use for one in found.recommendations] == ["accuracy", "speed", "size"]
+    few = [replace(one, scales=scales_of(trained, 9)) for one in subjects]
+    assert candidates_of(few, behaviour_of(few, "sudoku")[1]).trainings[0].recommendations == []
 
     by_hand = {name: sum(c.evaluation_weights[name] for c in opened) / 3 for name in opened[0].evaluation_weights}
     mean = scales.measure(by_hand).metric("loss").of(scales.rows.reports).value

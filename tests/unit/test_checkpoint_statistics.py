@@ -162,6 +162,13 @@ def test_what_is_cheaper_is_recommended_only_where_it_surely_loses_no_more_than_
     assert verdicts(last, worse)["speed"] == ("none as good", "last")
 
 
+def test_what_is_broken_is_never_recommended() -> None:
+    broken = Candidate("last", "checkpoint", measured(np.ones(400), np.full(400, np.nan)), -1, 4.0, 4)
+    assert not broken.works
+    assert verdicts(broken, candidate("before", "checkpoint", 0.2, 1))["accuracy"] == ("nothing to try", "before")
+    assert recommend([broken], chooser(), np.arange(400)) == []
+
+
 def test_an_estimate_shows_two_digits_of_its_width() -> None:
     assert str(Estimate(0.00333, -0.01504, 0.02166, 9)) == "0.003 (-0.015 to 0.022)"
     assert str(Estimate(0.5, None, None, 1)) == "0.500"

@@ -107,3 +107,20 @@ def test_the_answer_names_the_better_one_its_interval_and_its_test(
     assert "old:text:lstm is worse" in (folder / "compare.html").read_text()
     assert (folder / "compare.md").read_text() in said + "\n"
     assert json.loads((folder / "compare.json").read_text())["metric"] == "loss"
+
+
+def test_every_value_names_its_run_its_checkpoint_and_its_command(compared: Compared, storage: Path) -> None:
+    runs = compared("new:hrm", "old:hrm")[1]["runs"]
+    assert [(run["unit"]["sweep"], run["seed"]) for run in runs] == [
+        (name, n) for name in ("new", "old") for n in range(3)
+    ]
+    assert runs[0]["value"] == 0.2
+    assert runs[0]["checkpoint"] == str(storage / "sweeps/new/trials/text-hrm-replica-0000/attempts/1/step-00000440")
+    assert "train --trial new/text-hrm-replica-0000" in runs[0]["command"]
+
+
+def test_two_sweeps_of_one_name_are_told_apart_by_their_paths(compared: Compared, storage: Path) -> None:
+    other = write_sweep(storage / "backup/sweeps/old", {"hrm": [0.50, 0.51, 0.53]}, name="old")
+    report = compared("old:hrm", f"{other}:hrm")[1]
+    assert report["contrasts"][0]["mean"] == pytest.approx(-0.2)
+    assert [run["value"] for run in report["runs"]] == [0.30, 0.31, 0.33, 0.50, 0.51, 0.53]

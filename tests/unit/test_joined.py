@@ -59,6 +59,12 @@ def test_different_budgets_leave_no_winner_and_are_the_reason_that_is_given(tmp_
     assert "different budgets (1.97 M tokens in a and 983 k tokens in b)" in report.answer["sentence"]
 
 
+def test_budgets_of_sweeps_on_different_rows_are_no_doubt(tmp_path: Path) -> None:
+    other = {"text": {"recipe": "text_markov", "fingerprint": "another", "rows": {"train": 5}}}
+    joined = join(two(tmp_path, second={"budget": {"axis": "tokens", "amount": 983_040}, "datasets": other}))
+    assert [answer.decided for answer in build_report(joined).answers] == [True, True]
+
+
 def test_one_name_for_different_rows_is_two_tasks(tmp_path: Path) -> None:
     other = {"text": {"recipe": "text_markov", "fingerprint": "another", "rows": {"train": 5}}}
     joined = join(two(tmp_path, second={"datasets": other}))

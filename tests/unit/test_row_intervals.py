@@ -75,6 +75,13 @@ def test_the_interval_of_a_paired_difference_of_losses_covers_it_and_is_short() 
     assert width(paired) < 0.2 * width(alone)
 
 
+def test_rows_that_do_not_count_are_no_witnesses() -> None:
+    some = np.arange(100) < 10
+    found = interval(Sums(np.ones(100) * some, 1.0 * some, True), np.arange(100))
+    assert found.n == 10
+    assert found.low == pytest.approx(0.722, abs=0.001)  # Wilson's for ten of ten
+
+
 def test_rows_that_all_agree_are_not_taken_for_certainty() -> None:
     same = Sums(np.full(100, 9.0), np.full(100, 9.0), True)
     assert difference(same, same, np.arange(100)) == Estimate(0.0, -0.03, 0.03, 100)

@@ -44,6 +44,7 @@ def test_a_trial_of_a_sweep_is_trained_again(
     assert folder.name == f"demo-{recorded.key}-{recorded.trial_id}"
     manifest = json.loads((folder / result["best_checkpoint"] / "manifest.json").read_text())
     assert manifest["spec"] == recorded.spec
+    command[2] = f"{tmp_path / 'runs/sweeps/demo'}/{recorded.key}"
     assert result["test"] is not None, "it is a replica"
     assert main(command) == 0
     said = capsys.readouterr().out
