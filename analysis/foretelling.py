@@ -134,11 +134,9 @@ def predict(x: Array, y: Array, asked: Array, random: np.random.Generator, draws
 
 def outcomes(sweep: Sweep, task: str, arm: str, foretold: Foretold) -> Outcomes:
     """The completed search trials and, where they can be foretold, the pruned ones; all others are left out."""
-    done = [
-        trial
-        for trial in sweep.select(task=task, arm=arm, phase="search", state="completed")
-        if _finite(trial.objective) and not trial.lineage
-    ]
+    done = [t for t in sweep.select(task=task, arm=arm, phase="search", state="completed") if _finite(t.objective)]
+    if any(trial.lineage for trial in done):
+        done = []  # what a member of a population found hangs on more than the parameters that it began with
     measured = np.array([trial.objective for trial in done], dtype=np.float64)
     known = np.concatenate([measured, np.median(foretold.draws, axis=0)])
     scale = Scale.of(known, sweep.record.direction)

@@ -30,7 +30,8 @@ class MlflowRuns:
 
     def view_address(self, view: str) -> str:
         """The page of a saved view."""
-        return f"{self.ui}/#/experiments/{quote(self.experiment_id)}/runs?viewStateShareKey={quote(view)}"
+        page = f"{self.ui}/#/experiments/{quote(self.experiment_id)}/runs"
+        return f"{page}?viewStateShareKey={quote(view)}&compareRunsMode=CHART"
 
 
 def read_mlflow_runs(directory: Path) -> MlflowRuns | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,27 +31,47 @@ def write_tables(report: Report, sweep: Sweep, directory: Path, *, steps: bool =
 
     `steps`: also each optimizer step of every trial, which are most of what there is and take longest to read.
     """
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, table in tables_of(report, sweep).items():
+        _write(directory / f"{name}.parquet", partial(list, [table]))
+    _write(directory / "curves.parquet", lambda: (_curves(sweep, trial) for trial in sweep.trials))
+    stepping = sweep.trials if steps else []
+    _write(directory / "steps.parquet", lambda: (_steps(sweep, trial) for trial in stepping))
+
+
+def _write(path: Path, parts: Callable[[], Iterable[pa.Table]]) -> None:
+    """Write the parts below each other, one after the other in memory; no file where they have no row.
+
+    They are gone through twice, first for the columns that there are.
+    """
+    import pyarrow as pa
     from pyarrow import parquet
 
-    directory.mkdir(parents=True, exist_ok=True)
-    tables = tables_of(report, sweep)
-    if steps:
-        tables["steps"] = _together([_steps(sweep, trial) for trial in sweep.trials])
-    for name, table in tables.items():
-        if table.num_rows:
-            temporary = directory / f"{name}.parquet.tmp"
-            parquet.write_table(table, temporary)
-            temporary.replace(directory / f"{name}.parquet")
-        else:
-            (directory / f"{name}.parquet").unlink(missing_ok=True)
+    schemas = [part.schema for part in parts() if part.num_rows]
+    if not schemas:
+        path.unlink(missing_ok=True)
+        return
+    schema, temporary = pa.unify_schemas(schemas), path.with_name(path.name + ".tmp")
+    with parquet.ParquetWriter(temporary, schema) as writer:
+        for part in parts():
+            if part.num_rows:
+                writer.write_table(_filled(part, schema))
+    temporary.replace(path)
+
+
+def _filled(part: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The part with all columns of the schema; what it lacks is null."""
+    import pyarrow as pa
+
+    known = set(part.column_names)
+    columns = [part.column(f.name) if f.name in known else pa.nulls(part.num_rows, f.type) for f in schema]
+    return pa.table(columns, schema=schema)
 
 
 def tables_of(report: Report, sweep: Sweep) -> dict[str, pa.Table]:
-    """All tables but the steps, by name."""
+    """All tables but the curves and the steps, by name."""
     tables = {name: table_of(rows) for name, rows in _lists(report)}
-    tables["trials"] = table_of([_trial(sweep, trial) for trial in sweep.trials])
-    tables["curves"] = _together([_curves(sweep, trial) for trial in sweep.trials])
-    return tables
+    return {**tables, "trials": table_of([_trial(sweep, trial) for trial in sweep.trials])}
 
 
 def table_of(rows: Sequence[Row]) -> pa.Table:
@@ -111,14 +132,6 @@ def _of_trial(trial: TrialRecord, columns: Mapping[str, Any], length: int) -> pa
     names: Row = {name: getattr(trial, name) for name in ("key", "task", "arm", "phase")} | {"seed": seed_of(trial)}
     repeated = {name: pa.array([value]).take(pa.array([0] * length, pa.int64())) for name, value in names.items()}
     return pa.table({**repeated, **columns})
-
-
-def _together(tables: Sequence[pa.Table]) -> pa.Table:
-    """Tables one below the other; what one lacks is null in it."""
-    import pyarrow as pa
-
-    filled = [table for table in tables if table.num_rows]
-    return pa.concat_tables(filled, promote_options="default") if filled else pa.table({})
 
 
 def _lists(value: Any, prefix: str = "") -> Iterator[tuple[str, list[Row]]]:

@@ -22,6 +22,7 @@ from orchestrator.evaluation import Bench, bench_for, trial_of
 
 def trace_checkpoint(options: argparse.Namespace) -> int:
     """Trace the rows, write the page, say what they show; gives the exit code."""
+    _refuse_nothing(options)
     checkpoint, place = open_checkpoint(options.path), str(options.path)
     trial = trial_of(checkpoint, place, options.task)
     bench = bench_for(checkpoint, place, trial, options.storage)
@@ -57,12 +58,23 @@ def chosen_rows(options: argparse.Namespace, dataset: Dataset) -> np.ndarray:
     """The rows that were named, or so many, evenly spread. Raises SpecError for one that is not there."""
     count = len(dataset.split(options.split))
     if options.row is None:
-        return np.unique(np.linspace(0, count - 1, min(max(options.rows, 1), count)).astype(np.int64))
+        return np.unique(np.linspace(0, count - 1, min(options.rows, count)).astype(np.int64))
     wrong = [row for row in options.row if not 0 <= row < count]
     if wrong:
         rule = f"must be >= 0 and < {count}, the rows of {options.split}, got {', '.join(map(str, wrong))}"
         raise SpecError(Problem("--row", rule, "Give rows of the split"))
     return np.array(options.row)
+
+
+def _refuse_nothing(options: argparse.Namespace) -> None:
+    asked = {"--rows": options.rows, "--segments": options.segments}
+    problems = [
+        Problem(name, f"must be >= 1, got {value}", "Give how many")
+        for name, value in asked.items()
+        if value is not None and value < 1
+    ]
+    if problems:
+        raise SpecError(*problems)
 
 
 def _mark(dataset: Dataset, layout: Layout) -> Mark:

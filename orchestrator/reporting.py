@@ -49,7 +49,7 @@ def for_trackers(sweep: Sweep, report: Report, folder: Path) -> list[Path]:
     write_figures(report_sections(report, sweep), figures)
     tables.mkdir()
     for name, table in tables_of(report, sweep).items():
-        if table.num_rows and name != "curves":  # the runs have those
+        if table.num_rows:
             (tables / f"{name}.json").write_text(json.dumps(columns_and_data(table)))
     return [figures, tables]
 

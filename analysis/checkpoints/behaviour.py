@@ -85,8 +85,8 @@ class Behaviour:
     groups: int
     available: int
     """Rows of the whole split."""
-    maximised: list[str]
-    """Metrics of which more is better."""
+    trainings: int
+    """How many trainings the checkpoints are of."""
     checkpoints: list[CheckpointBehaviour]
     pairs: list[Pair]
     notes: list[str] = field(default_factory=list)
@@ -114,7 +114,7 @@ def behaviour_of(subjects: Sequence[Subject], task: str) -> tuple[Behaviour, dic
         rows=len(rows.numbers),
         groups=len(np.unique(rows.groups)),
         available=rows.available,
-        maximised=[name for name in COMMON if name != "loss"],
+        trainings=len({one.training for one in subjects}),
         checkpoints=[_behaviour(one, measured[one.label], rows) for one in subjects],
         pairs=_pairs(subjects, measured, rows),
         notes=_notes(subjects),

@@ -10,10 +10,15 @@ from analysis.section import Block, Chart, Notes, Section, Table, Text
 
 
 def behaviour_answer(behaviour: Behaviour) -> str:
-    """The last checkpoint's metrics."""
-    last = behaviour.checkpoints[-1]
-    shown = ", ".join(f"{_words(name)} {last.metrics[name]}" for name in ("loss", "exact_accuracy"))
-    return f"On {behaviour.rows:,} rows of {behaviour.split}, {last.label}: {shown}."
+    """The last checkpoint's metrics; of several trainings the lowest and the highest loss."""
+    rows = f"On {behaviour.rows:,} rows of {behaviour.split}"
+    if behaviour.trainings > 1:
+        ranked = sorted(behaviour.checkpoints, key=lambda one: one.metrics["loss"].value)
+        first, last = (f"{one.metrics['loss']}, {one.label}" for one in (ranked[0], ranked[-1]))
+        return f"{rows} the losses of {len(ranked)} checkpoints go from {first}, to {last}."
+    last_one = behaviour.checkpoints[-1]
+    shown = ", ".join(f"{_words(name)} {last_one.metrics[name]}" for name in ("loss", "exact_accuracy"))
+    return f"{rows}, {last_one.label}: {shown}."
 
 
 def behaviour_sections(behaviour: Behaviour) -> list[Section]:

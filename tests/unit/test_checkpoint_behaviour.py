@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from analysis.checkpoints.behaviour import Subject, behaviour_of
+from analysis.checkpoints.candidate_pool import Chooser, pool_of
 from analysis.checkpoints.candidates import candidates_of
 from analysis.checkpoints.measuring import Scales
 from analysis.checkpoints.row_choice import choose_rows
@@ -174,3 +176,18 @@ def test_the_command_measures_ours_and_imports_with_a_task_and_says_why_it_does_
     (tmp_path / "recipe.yaml").write_text(json.dumps(trained.trial.task.model_dump(mode="json")))
     imported = said(tmp_path / "step_9", *told, "--task", tmp_path / "recipe.yaml")
     assert imported["behaviour"]["checkpoints"][0]["metrics"]["loss"]["value"] == pytest.approx(loss, rel=1e-4)
+
+
+def test_the_greedy_average_takes_in_what_helps_and_leaves_out_what_does_not(trained: Trained) -> None:
+    scales = scales_of(trained)
+    whole = open_checkpoint(trained.folders[-1]).evaluation_weights
+    noise = {name: torch.randn(tensor.shape, generator=torch.manual_seed(1)) for name, tensor in whole.items()}
+    near = {side: {name: whole[name] + 0.5 * side * noise[name] for name in whole} for side in (-1, 1)}
+    far = {name: whole[name] + 5.0 * noise[name] for name in whole}
+    made = {"minus": near[-1], "far": far, "plus": near[1]}
+    subjects = [Subject(label, "one", at, scales, partial(dict, made[label])) for at, label in enumerate(made)]
+    measured = {label: scales.measure(weights) for label, weights in made.items()}
+    pool = {one.name: one for one in pool_of(subjects, measured, scales, Chooser("loss", False, ~scales.rows.reports))}
+    soup = pool["greedy average of 2 of 3"].found
+    assert np.allclose(soup.losses, scales.measure(whole).losses, rtol=1e-3)
+    assert soup.losses[-1].sum() < min(measured["minus"].losses[-1].sum(), measured["plus"].losses[-1].sum())

@@ -115,6 +115,15 @@ def test_a_precise_curve_is_forecast_precisely() -> None:
     assert found[0].high - found[0].low < 0.02
 
 
+def test_a_loss_is_never_forecast_below_zero() -> None:
+    values = np.exp(-2.0 * np.arange(1, 17)[None] / 16) + noise(np.random.default_rng(1), 1, 16, 0.0, 0.02)
+    found = forecast(values, 0.0)
+    assert found is not None
+    assert found[0].high <= 0.2
+    assert found[0].ends_at >= 0.0
+    assert min(found[1].low) >= 0.0
+
+
 def test_a_curve_that_turns_away_from_its_power_law_is_not_trusted() -> None:
     place = np.arange(1, 41) / 40
     curve = np.where(place <= 0.75, 0.4 + 0.1 * place**-0.5, 0.8)[None]

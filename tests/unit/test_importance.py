@@ -5,6 +5,7 @@ The sweeps are synthetic: directories as the orchestrator writes them, with obje
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from searched_sweep import (
 from analysis.association import main_effects, pair_effects
 from analysis.search_space import Axis
 from orchestrator import importance
-from orchestrator.importance import importances
+from orchestrator.importance import importances, search_findings
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +83,14 @@ def test_very_many_trials_are_looked_at_by_a_sample(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(importance, "TREES", 4)
     found = importances(searched(tmp_path / "s", by_learning_rate, 30))
     assert {each.trials for each in found} == {10}
+
+
+def test_members_of_a_population_tell_nothing_of_the_parameters_that_they_began_with(tmp_path: Path) -> None:
+    sweep = searched(tmp_path / "s", by_learning_rate, 12)
+    taken = {"report": 1, "from": sweep.trials[1].key, "value": 1.0, "parameters": {}}
+    sweep.trials[0] = replace(sweep.trials[0], lineage=[taken])
+    findings = search_findings(sweep)
+    assert [*findings.importances, *findings.qualities, *findings.sensitivities] == []
 
 
 def test_a_search_of_three_trials_says_nothing_of_importance(tmp_path: Path) -> None:

@@ -174,6 +174,8 @@ def test_a_traced_checkpoint_ends_where_its_evaluation_did(
         deeper = json.loads(capsys.readouterr().out)
         code = main([*base, "--row", "3", "8", "-1"])
         problems = json.loads(capsys.readouterr().out)
+        assert main([*base, "--rows", "0", "--segments", "-2"]) == 2
+        none = capsys.readouterr().out
     finally:
         torch.set_num_threads(threads)
     examples = [Example(**{**example, "steps": []}) for example in facts["examples"]]
@@ -189,6 +191,7 @@ def test_a_traced_checkpoint_ends_where_its_evaluation_did(
     (one,) = deeper["examples"]
     assert (one["row"], len(one["steps"])) == (3, 5)
     assert one["steps"][2]["marks"] == last[3]["marks"]
+    assert none.count("must be >= 1") == 2
     assert code == 2
     assert "must be >= 0 and < 8, the rows of validation, got 8, -1" in json.dumps(problems)
 

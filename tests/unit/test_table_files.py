@@ -12,41 +12,52 @@ import pytest
 from pyarrow import parquet
 from sweep_fixture import NUM_REPORTS, replica, search_trial, write_sweep, write_trial
 
-from analysis.report import Report, build_report, write_report
-from analysis.sweep import load_sweep
-from analysis.table_files import columns_and_data, table_of, tables_of
+from analysis.report import build_report, write_report
+from analysis.sweep import Sweep, load_sweep
+from analysis.table_files import columns_and_data, table_of, tables_of, write_tables
 
 ROOT = Path(__file__).parents[2]
 
 
-def written(directory: Path, *, steps: bool = False) -> tuple[Report, Path]:
-    return write_report(load_sweep(directory), directory, steps=steps), directory / "tables"
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage with the sweep `text_adapt` and its report."""
+    storage = tmp_path_factory.mktemp("runs")
+    directory = write_sweep(storage / "sweeps/text_adapt")
+    write_report(load_sweep(directory), directory)
+    return storage
+
+
+@pytest.fixture
+def sweep(storage: Path) -> Sweep:
+    return load_sweep(storage / "sweeps/text_adapt")
+
+
+def written(directory: Path, *, steps: bool = False) -> Path:
+    sweep = load_sweep(directory)
+    write_tables(build_report(sweep), sweep, directory / "tables", steps=steps)
+    return directory / "tables"
 
 
 def rows(tables: Path, name: str) -> list[dict[str, Any]]:
     return list(parquet.read_table(tables / f"{name}.parquet").to_pylist())
 
 
-def test_every_trial_is_a_row_with_its_parameters_and_results(tmp_path: Path) -> None:
-    directory = write_sweep(tmp_path / "runs/sweeps/s")
-    _, tables = written(directory)
-    trials = {row["key"]: row for row in rows(tables, "trials")}
-    assert len(trials) == len(load_sweep(directory).trials)
+def test_every_trial_is_a_row_with_its_parameters_and_results(sweep: Sweep) -> None:
+    trials = {row["key"]: row for row in rows(sweep.directory / "tables", "trials")}
+    assert len(trials) == len(sweep.trials)
     row = trials["text-lstm-replica-0001"]
     assert (row["arm"], row["seed"], row["test.loss"], row["state"]) == ("lstm", 1, 0.251, "completed")
     assert (row["parameters.model.num_heads"], row["progress.step"]) == (4, 480)
-    assert (directory / row["log"]).is_file()
-    assert row["command"].startswith("python -m orchestrator train --trial s/text-lstm-replica-0001")
+    assert (sweep.directory / row["log"]).is_file()
+    assert row["command"].startswith("python -m orchestrator train --trial text_adapt/text-lstm-replica-0001")
     assert trials["text-lstm-search-0000"]["test.loss"] is None
     assert trials["text-lstm-search-0002"]["reason"] == "TrialError: the loss is not finite at step 61"
 
 
-def test_curves_have_a_row_for_each_report_on_every_axis(tmp_path: Path) -> None:
-    directory = write_sweep(tmp_path / "s")
-    _, tables = written(directory)
-    one = [row for row in rows(tables, "curves") if row["key"] == "text-hrm-replica-0000"]
+def test_curves_have_a_row_for_each_report_on_every_axis(sweep: Sweep) -> None:
+    one = [row for row in rows(sweep.directory / "tables", "curves") if row["key"] == "text-hrm-replica-0000"]
     assert [row["report"] for row in one] == list(range(1, NUM_REPORTS + 1))
-    sweep = load_sweep(directory)
     trial = next(trial for trial in sweep.trials if trial.key == "text-hrm-replica-0000")
     for axis, values in sweep.reports(trial).axes.items():
         assert [row[axis] for row in one] == list(values)
@@ -55,7 +66,7 @@ def test_curves_have_a_row_for_each_report_on_every_axis(tmp_path: Path) -> None
 
 def test_steps_are_written_where_they_are_asked_for(tmp_path: Path) -> None:
     directory = write_sweep(tmp_path / "s", {"hrm": [0.2]}, search={"hrm": 2})
-    _, tables = written(directory)
+    tables = written(directory)
     assert not (tables / "steps.parquet").exists()
     written(directory, steps=True)
     steps = rows(tables, "steps")
@@ -63,9 +74,8 @@ def test_steps_are_written_where_they_are_asked_for(tmp_path: Path) -> None:
     assert {"steps", "flops", "train.loss", "train.learning_rate", "arm", "seed"} <= set(steps[0])
 
 
-def test_each_list_of_the_report_is_a_table_of_its_name(tmp_path: Path) -> None:
-    directory = write_sweep(tmp_path / "s")
-    report, tables = written(directory)
+def test_each_list_of_the_report_is_a_table_of_its_name(sweep: Sweep) -> None:
+    report, tables = build_report(sweep), sweep.directory / "tables"
     arm = next(row for row in rows(tables, "arms") if row["name"] == report.arms[0].name)
     metric = report.arms[0].metric
     assert metric is not None
@@ -77,7 +87,7 @@ def test_each_list_of_the_report_is_a_table_of_its_name(tmp_path: Path) -> None:
 
 def test_a_table_that_has_become_empty_goes(tmp_path: Path) -> None:
     directory = write_sweep(tmp_path / "s", {"hrm": [0.2, 0.3]})
-    _, tables = written(directory)
+    tables = written(directory)
     assert (tables / "failures.parquet").exists()
     write_trial(directory, replace(search_trial("text", "hrm", 2), state="completed", reason=""))
     written(directory)
@@ -103,15 +113,15 @@ def test_tables_for_a_tracker_are_strict_json(tmp_path: Path) -> None:
 def test_a_sweep_that_has_only_begun_has_tables(tmp_path: Path) -> None:
     directory = write_sweep(tmp_path / "s", {}, search={"hrm": 0}, finished=False)
     write_trial(directory, replace(replica("text", "hrm", 0, 0.2), state="waiting", started=None, result=None))
-    _, tables = written(directory, steps=True)
+    tables = written(directory, steps=True)
     assert parquet.read_table(tables / "trials.parquet").num_rows == 1
     assert not (tables / "curves.parquet").exists()
 
 
 def test_the_example_of_the_readme_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    written(write_sweep(tmp_path / "runs/sweeps/text_adapt"))
+    (tmp_path / "runs").symlink_to(storage)
     found = re.search(r"## Notebooks.*?```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert found is not None
     assert len(found[1].strip().splitlines()) <= 10
