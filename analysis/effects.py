@@ -120,6 +120,17 @@ def adjusted(effects: Sequence[AnyEffect]) -> list[AnyEffect]:
     ]
 
 
+def over_all_pairs(found: Sequence[AnyEffect]) -> list[AnyEffect]:
+    """The effects of one arm against each other, with Holm's p over all pairs of arms: those of the others count as
+    comparisons with p = 1. Where the one arm was chosen by the same numbers, fewer would find too much."""
+    others = [1.0] * (len(found) * (len(found) - 1) // 2)
+    values = holm([*(1.0 if item.p is None else item.p for item in found), *others])
+    return [
+        replace(item, adjusted_p=None if item.p is None else value)
+        for item, value in zip(found, values[: len(found)], strict=True)
+    ]
+
+
 def is_better(found: Effect, direction: Direction) -> bool:
     """Whether the first arm is better, with Holm-corrected p < 0.05."""
     if found.mean is None or found.adjusted_p is None:

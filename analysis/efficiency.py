@@ -18,7 +18,7 @@ from analysis.compare import Comparison, compare
 from analysis.curves import ArmCurves, Array, Curve, curves_of
 from analysis.intervals import Direction
 from analysis.sweep import Sweep
-from analysis.time_to_target import TimeToTarget, over_all_pairs, times_to_targets
+from analysis.time_to_target import TimeToTarget, times_to_targets
 
 SHARES = (0.25, 0.5, 1.0)
 """Of the FLOPs that every arm has spent: where arms are compared."""
@@ -142,7 +142,7 @@ def mean_at_flops(curves: Sequence[Curve]) -> tuple[Array, Array]:
 
 
 def _standings(task: str, found: Comparison, axis: str, start: float, end: float, share: float = 1.0) -> list[Standing]:
-    differences = {difference.other: difference for difference in over_all_pairs(found.differences)}
+    differences = {difference.other: difference for difference in found.differences}
     rows = []
     for arm, mean in found.means.items():
         gap = differences.get(arm)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analysis.curves import ArmCurves, Array, Curve, shared_axes
-from analysis.effects import AnyEffect, Effect, effect, holm
+from analysis.effects import Effect, effect, over_all_pairs
 from analysis.intervals import Direction, mean_interval
 
 EVERY_ARM = "every arm"
@@ -70,17 +70,6 @@ def first_reached(positions: Array, costs: Array, target: float) -> float | None
         return float(positions[0])
     part = (costs[i - 1] - target) / (costs[i - 1] - costs[i])
     return float(positions[i - 1] + part * (positions[i] - positions[i - 1]))
-
-
-def over_all_pairs(found: Sequence[AnyEffect]) -> list[AnyEffect]:
-    """The effects of one arm against each other, with Holm's p over all pairs of arms: those of the others count as
-    comparisons with p = 1. Where the one arm was chosen by the same numbers, fewer would find too much."""
-    others = [1.0] * (len(found) * (len(found) - 1) // 2)
-    values = holm([*(1.0 if item.p is None else item.p for item in found), *others])
-    return [
-        replace(item, adjusted_p=None if item.p is None else value)
-        for item, value in zip(found, values[: len(found)], strict=True)
-    ]
 
 
 def _times(

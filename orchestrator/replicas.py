@@ -226,9 +226,8 @@ def lost_arms(values: Mapping[str, Values], direction: Direction, metric: str, l
     known = {name: by_seed for name, by_seed in values.items() if by_seed}
     if len(known) < 2:
         return {}
-    # Looking again and again, and taking the best arm from the same seeds, would find a loser among equals too often:
-    # alpha is shared out over the looks, and over all pairs, where Holm counts those with the best arm alone.
-    threshold = ALPHA / looks / (len(known) / 2)
+    # Looking again and again would find a loser among equals too often: alpha is shared out over the looks.
+    threshold = ALPHA / looks
     sign = 1.0 if direction == "minimize" else -1.0
     lost = {}
     for found in compare(known, direction).differences:
@@ -237,7 +236,7 @@ def lost_arms(values: Mapping[str, Values], direction: Direction, metric: str, l
         if sign * found.mean < 0.0 and found.adjusted_p < threshold:
             lost[found.other] = (
                 f"no more seeds after {found.n}: worse than {found.best} by {abs(found.mean):.3g} in validation "
-                f"{metric} on the same seeds (paired t, Holm-corrected p = {found.adjusted_p:.2g} < {threshold:.2g}, "
+                f"{metric} on the same seeds (paired, Holm-corrected p = {found.adjusted_p:.2g} < {threshold:.2g}, "
                 f"look {look} of {looks})"
             )
     return lost

@@ -35,6 +35,13 @@ def pytest_configure() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts clusters and servers runs one after the other, beside the rest."""
+    for item in items:
+        if item.path.parent.name in ("end_to_end", "faults", "integration"):
+            item.add_marker(pytest.mark.xdist_group("clusters"))
+
+
 def run(trial: TrialSpec, context: LocalContext, **options: Any) -> tuple[list[Report], TrialResult]:
     """A whole training: its reports and its result."""
     reports, generator = [], train(trial, context, **options)

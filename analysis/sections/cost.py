@@ -35,7 +35,8 @@ def _matching(report: Report) -> str:
         "the other costs follow and are in the table. Training used the train split. The search, the "
         "pruning and the choice of checkpoints used the validation split. Each replica reported its best checkpoint "
         "on the test split once, and only these values decide. Intervals are 95 %: Student's t over seeds, from 10 "
-        "seeds on a bootstrap. Differences are paired by seed; their p are corrected by Holm. The "
+        "seeds on a bootstrap. Differences are paired by seed; their p are corrected "
+        "by Holm, over all pairs of arms where one of them was chosen for being the best. The "
         "probability of being best is by Monte Carlo over the t distributions of the means. Parameters are trainable "
         "values without puzzle tables; steps, FLOPs and seconds are means per replica."
     )
