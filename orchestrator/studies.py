@@ -250,7 +250,11 @@ class _FencedFile(JournalFileBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         self._check()
-        super().append_logs(logs)
+        try:
+            super().append_logs(logs)
+        except RuntimeError:  # its lock is gone: another driver took over while this process slept in the write
+            self._check()
+            raise
 
 
 def open_journal(path: Path, check: Callable[[], None] = lambda: None) -> JournalStorage:
