@@ -35,12 +35,10 @@ def pytest_configure() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts clusters and servers runs one after the other, beside the rest."""
-    for item in items:
-        if item.path.parent.name in ("end_to_end", "faults", "integration"):
-            item.add_marker(pytest.mark.xdist_group("clusters"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What starts clusters and servers runs in one process, one after the other, beside the rest."""
+    if item.path.parent.name in ("end_to_end", "faults", "integration"):
+        item.add_marker(pytest.mark.xdist_group("clusters"))
 
 
 def run(trial: TrialSpec, context: LocalContext, **options: Any) -> tuple[list[Report], TrialResult]:
