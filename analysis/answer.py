@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from analysis.arms import SEARCH, ArmResult, Metric, measured, ranked
-from analysis.compare import ALPHA, Comparison, Difference, compare, probability_best
+from analysis.compare import Comparison, Difference, compare, probability_best
+from analysis.intervals import ALPHA
 from analysis.numbers import listing, metric_unit, p_value, plural, significant, together
 from analysis.records import SweepRecord
 
@@ -147,7 +148,8 @@ def _unbeaten(record: SweepRecord, comparison: Comparison) -> list[str]:
     if close:
         weakest = max(d.adjusted_p or 0.0 for d in close)
         names = listing([d.other for d in close])
-        doubts.append(f"the intervals do not allow to place it before {names} (Holm-corrected p = {p_value(weakest)})")
+        p = f"Holm-corrected p {'=' if len(close) == 1 else 'up to'} {p_value(weakest)}"
+        doubts.append(f"the seeds do not allow to place it before {names} ({p})")
     if untested:
         doubts.append(f"it shares fewer than two seeds with {listing(untested)}, so no difference can be tested")
     if reversed_:
@@ -179,7 +181,10 @@ def difference_in_words(record: SweepRecord, difference: Difference) -> str:
     bounds = [sign * bound for bound in (difference.low, difference.high) if bound is not None]
     mean, *shown = together(sign * difference.mean, *sorted(bounds))
     unit = metric_unit(record.metric)
-    by = f"is {'worse' if _is_better(difference, record) else 'better'} by {f'{mean} {unit}' if unit else mean}"
+    word = "worse" if _is_better(difference, record) else "better"
+    sure = difference.adjusted_p is not None and difference.adjusted_p < ALPHA
+    doubt = "" if sure else " on these seeds, not for certain" if shown else " on this seed"
+    by = f"is {word} by {f'{mean} {unit}' if unit else mean}{doubt}"
     if not shown:
         return f"{by} (one seed, no interval)"
     return f"{by} (95 % interval {shown[0]} to {shown[1]}, {difference.n} paired seeds)"

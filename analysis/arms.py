@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from analysis.compare import Direction, Mean, mean_interval
 from analysis.course import course
+from analysis.intervals import Direction, Mean, mean_interval
 from analysis.records import TrialRecord
 from analysis.sweep import Sweep, model_kind, seed_of
 

@@ -11,30 +11,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from analysis.effects import Effect, effect, holm, is_better, over_all_pairs
-from analysis.intervals import (
-    ALPHA,
-    Array,
-    Direction,
-    Mean,
-    bootstrap_interval,
-    mean_interval,
-    t_interval,
-)
-
-__all__ = [
-    "ALPHA",
-    "Comparison",
-    "Difference",
-    "Direction",
-    "Mean",
-    "bootstrap_interval",
-    "compare",
-    "holm",
-    "mean_interval",
-    "probability_best",
-    "t_interval",
-]
+from analysis.effects import Effect, effect, is_better, over_all_pairs
+from analysis.intervals import Array, Direction, Mean, mean_interval
 
 DRAWS = 20_000
 

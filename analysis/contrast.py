@@ -15,9 +15,9 @@ from analysis.ablations import Change, differing
 from analysis.arms import ArmResult, chosen_replicas, measure_arms, measured, test_value
 from analysis.effects import Effect, adjusted, effect
 from analysis.intervals import Direction
-from analysis.over_rows import OverRows, RowResults, row_results
-from analysis.report import finite
-from analysis.summaries import tested_replicas
+from analysis.numbers import finite
+from analysis.over_rows import OverRows, RowResults
+from analysis.summaries import row_results_of, tested_replicas
 from analysis.sweep import Sweep, seed_of
 
 
@@ -93,14 +93,14 @@ def _contrast(first: Sweep, second: Sweep, one: Unit, other: Unit, results: Sequ
     a = measured(results[0], one.task).get(one.arm, {})
     b = measured(results[1], other.task).get(other.arm, {})
     same = _fingerprint(first, one) == _fingerprint(second, other) != ""
-    rows = (_rows(first, one), _rows(second, other)) if same else (None, None)
+    rows = [row_results_of(sweep, unit.task, unit.arm) for sweep, unit in ((first, one), (second, other)) if same]
     return Contrast(
         **asdict(effect(a, b, first.record.direction, paired=same and len(a.keys() & b.keys()) > 1)),
         first=one,
         second=other,
         values=({str(seed): v for seed, v in a.items()}, {str(seed): v for seed, v in b.items()}),
         same_data=same,
-        over_rows=_over_rows(*rows),
+        over_rows=_over_rows(*rows) if rows else None,
         changes=_changes(first, second, one, other),
     )
 
@@ -128,10 +128,6 @@ def _runs(sweep: Sweep, unit: Unit) -> list[Run]:
 
 def _reachable(sweep: Sweep, place: str) -> str:
     return place if not place or "://" in place else str(sweep.directory / place)
-
-
-def _rows(sweep: Sweep, unit: Unit) -> RowResults | None:
-    return row_results(sweep, tested_replicas(sweep, unit.task, unit.arm), sweep.record.metric)
 
 
 def _changes(first: Sweep, second: Sweep, one: Unit, other: Unit) -> tuple[Change, ...]:

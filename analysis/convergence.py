@@ -15,12 +15,12 @@ import numpy as np
 
 from analysis.autoregression import Array
 from analysis.curves import telling
+from analysis.intervals import Direction
 from analysis.learning_curve import Band, Forecast, forecast
 from analysis.numbers import plural, significant, together
 from analysis.trend import LEAST_ALONE, LEAST_WINDOW, REPLICAS_FOR_T, Trend, jumps, trend_of
 
 Verdict = Literal["improving", "flat", "overfitting", "unstable", "cannot tell"]
-Direction = Literal["minimize", "maximize"]
 
 MARGIN = 0.01
 """A change over the last third below this share of the value is none worth a longer training."""

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 
 from analysis.columns import PROGRESS
 from analysis.curves import ArmCurves, Array, Curve, MeanCurve, mean_curve, shared_axes, telling
-from analysis.figure_style import colour_of, escape, logarithmic, rounded, style
+from analysis.figure_style import clear, colour_of, escape, logarithmic, rounded, style
 from analysis.numbers import plural
 from analysis.records import TrialRecord
 from analysis.sweep import Sweep
@@ -36,6 +36,7 @@ WORDS = {
     "joules": "joules of the GPUs",
     "cost": "cost",
 }
+BAND_OPACITY = 0.16
 CHIP = {"bgcolor": "#dfe3e8", "bordercolor": "rgba(0,0,0,0)", "font": {"color": "#3d444d", "size": 13}}
 Positions = Mapping[str, Array]
 
@@ -137,7 +138,7 @@ class _Drawn:
             y=rounded(np.clip(edge, self._low, self._high)),
             mode="lines",
             fill="toself",
-            fillcolor=_clear(self._colour(arm)),
+            fillcolor=clear(self._colour(arm), BAND_OPACITY),
             line={"width": 0},
             legendgroup=arm,
             showlegend=False,
@@ -193,8 +194,3 @@ def _evenly(trials: Sequence[TrialRecord], limit: int) -> list[TrialRecord]:
     rounds = [group[i] for i in range(len(trials)) for group in by_arm.values() if i < len(group)]
     chosen = {trial.key for trial in rounds[:limit]}
     return [trial for trial in trials if trial.key in chosen]
-
-
-def _clear(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.16)"

@@ -100,8 +100,7 @@ def mean_curve(curves: Sequence[Curve]) -> MeanCurve | None:
         return None
     values = np.stack([curve.values[:length] for curve in curves], axis=-1)
     low, high = t_interval(values)
-    shared = [axis for axis in AXES if all(axis in curve.axes for curve in curves)]
-    axes = {axis: np.mean([curve.axes[axis][:length] for curve in curves], axis=0) for axis in shared}
+    axes = {axis: np.mean([curve.axes[axis][:length] for curve in curves], axis=0) for axis in shared_axes(curves)}
     return MeanCurve(axes, values.mean(axis=-1), low, high, len(curves))
 
 
@@ -110,14 +109,8 @@ def shared_axes(curves: Sequence[Curve]) -> list[str]:
     return [axis for axis in AXES if all(axis in curve.axes for curve in curves)]
 
 
-def thin(x: Array, y: Array, limit: int) -> tuple[Array, Array]:
-    """At most `limit` (>= 4) points: the first, the last, and the lowest and highest of each of equal stretches."""
-    index = telling(y, limit)
-    return x[index], y[index]
-
-
 def telling(y: Array, limit: int) -> list[int]:
-    """The places of at most `limit` (>= 4) values: the first, the last, the ends of each of equal stretches."""
+    """The places of at most `limit` (>= 4) values: the first, the last, the extremes of each of equal stretches."""
     if len(y) <= limit:
         return list(range(len(y)))
     kept = {0, len(y) - 1}

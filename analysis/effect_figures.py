@@ -36,7 +36,7 @@ def forest(effects: Sequence[tuple[str, Effect]], names: Sequence[str], title: s
             hovertext=_hover(arm, found),
             hoverinfo="text",
         )
-    style(figure, height=100 + 40 * max(1, len(known)), x=title, y="", legend=False)
+    style(figure, height=100 + 40 * max(1, len(known)), x=escape(title), y="", legend=False)
     figure.update_yaxes(autorange="reversed", showgrid=False, ticklabelstandoff=8)
     figure.add_vline(x=0.0, line={"color": GREY, "dash": "dot", "width": 1.5})
     return figure

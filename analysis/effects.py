@@ -39,7 +39,7 @@ class Effect:
     p: float | None = None
     """Two-sided."""
     adjusted_p: float | None = None
-    """Holm's, over the comparisons that are shown together."""
+    """Holm's, over the comparisons that are shown together, or over all pairs of arms (`over_all_pairs`)."""
     detectable: float | None = None
     """About the smallest true difference that this test would find in 80 % of repetitions, before Holm's correction."""
     paired: bool = True
@@ -112,23 +112,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def adjusted(effects: Sequence[AnyEffect]) -> list[AnyEffect]:
-    """The effects with Holm's p. One that could not be tested still counts as a comparison, with p = 1."""
-    values = holm([1.0 if item.p is None else item.p for item in effects])
+def adjusted(effects: Sequence[AnyEffect], untested: int = 0) -> list[AnyEffect]:
+    """The effects with Holm's p. One that could not be tested still counts as a comparison, with p = 1, and so do
+    `untested` more."""
+    values = holm([*(1.0 if item.p is None else item.p for item in effects), *[1.0] * untested])
     return [
-        replace(item, adjusted_p=None if item.p is None else value) for item, value in zip(effects, values, strict=True)
+        replace(item, adjusted_p=None if item.p is None else value)
+        for item, value in zip(effects, values[: len(effects)], strict=True)
     ]
 
 
 def over_all_pairs(found: Sequence[AnyEffect]) -> list[AnyEffect]:
     """The effects of one arm against each other, with Holm's p over all pairs of arms: those of the others count as
     comparisons with p = 1. Where the one arm was chosen by the same numbers, fewer would find too much."""
-    others = [1.0] * (len(found) * (len(found) - 1) // 2)
-    values = holm([*(1.0 if item.p is None else item.p for item in found), *others])
-    return [
-        replace(item, adjusted_p=None if item.p is None else value)
-        for item, value in zip(found, values[: len(found)], strict=True)
-    ]
+    return adjusted(found, untested=len(found) * (len(found) - 1) // 2)
 
 
 def is_better(found: Effect, direction: Direction) -> bool:

@@ -46,6 +46,12 @@ def colour_of(names: Sequence[str], name: str) -> str:
     return COLOURS[list(names).index(name) % len(COLOURS)]
 
 
+def clear(colour: str, opacity: float) -> str:
+    """One of COLOURS, as far as it covers."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity})"
+
+
 def escape(text: str) -> str:
     """Text from data: plotly reads a little HTML."""
     return html.escape(text, quote=False)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analysis.compare import Direction
+from analysis.intervals import Direction
 from analysis.records import TrialRecord
 from analysis.sweep import Sweep
 

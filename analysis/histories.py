@@ -13,7 +13,8 @@ import numpy as np
 
 from analysis.arms import chosen_replicas
 from analysis.columns import ReportColumns, StepColumns, read_report_columns, read_step_columns
-from analysis.convergence import Convergence, Direction, History, judge
+from analysis.convergence import Convergence, History, judge
+from analysis.intervals import Direction
 from analysis.records import TrialRecord, read_trial_record
 from analysis.sweep import Sweep
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from analysis.section import Block, Cell, Chart, Code, Drawing, Link, Notes, Section, Table, Text, text_of
@@ -41,7 +42,9 @@ def _block(block: Block) -> str:
 
 
 def _text(text: str) -> str:
-    for sign, safe in (("\\", "\\\\"), ("<", "&lt;"), ("*", "\\*"), ("`", "\\`"), ("[", "\\[")):
+    """With what Markdown would take for its own escaped; `< 0.05` opens no tag and stays readable in a terminal."""
+    text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
+    for sign, safe in (("\\", "\\\\"), ("*", "\\*"), ("`", "\\`"), ("[", "\\[")):
         text = text.replace(sign, safe)
     return " ".join(text.split())
 

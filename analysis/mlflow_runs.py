@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from analysis.writing import write_whole
+
 FILE = "mlflow.json"
 
 
@@ -35,15 +37,13 @@ class MlflowRuns:
 
 
 def read_mlflow_runs(directory: Path) -> MlflowRuns | None:
-    """None for a sweep that has never been in MLflow."""
+    """None for a sweep that has never been in MLflow, or where the file cannot be read: links are no reason to fail."""
     try:
         return MlflowRuns(**json.loads((directory / FILE).read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
 def write_mlflow_runs(directory: Path, runs: MlflowRuns) -> None:
     """Write it so that a reader sees the old one or the new one."""
-    temporary = directory / (FILE + ".tmp")
-    temporary.write_text(json.dumps(asdict(runs), indent=1))
-    temporary.replace(directory / FILE)
+    write_whole(directory / FILE, json.dumps(asdict(runs), indent=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 _STEPS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _METRIC_UNITS = {"loss": "nats per token"}
@@ -106,3 +107,14 @@ def _decimals(value: float, digits: int) -> int:
     if value == 0.0:
         return digits - 1
     return max(0, digits - 1 - math.floor(math.log10(abs(value))))
+
+
+def finite(value: Any) -> Any:
+    """What JSON can hold: None in the place of NaN and infinities, however deep."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value

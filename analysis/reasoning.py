@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from analysis.numbers import listing, percent, plural
+from analysis.numbers import finite, listing, percent, plural
 
 if TYPE_CHECKING:
     from hrm.trace import Trace
@@ -99,7 +99,7 @@ class Reasoning:
 
     def to_json(self) -> str:
         """Everything, for programs; what is not finite becomes null."""
-        return json.dumps(_finite(asdict(self) | {"findings": findings(self)}), allow_nan=False)
+        return json.dumps(finite(asdict(self) | {"findings": findings(self)}), allow_nan=False)
 
 
 def layout_of(kind: str, length: int, boxes: tuple[int, int] | None, next_token: bool) -> Layout:
@@ -197,11 +197,3 @@ def _spread(segments: Iterable[int]) -> str:
     if values[0] == values[-1]:
         return str(values[0])
     return f"{values[0]} to {values[-1]} (median {float(np.median(values)):g})"
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

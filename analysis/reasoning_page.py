@@ -8,7 +8,6 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analysis.figure_style import COLOURS, GREY, escape, style
-from analysis.markdown import document_text
 from analysis.numbers import percent, significant
 from analysis.page import render_document
 from analysis.reasoning import Example, Reasoning, findings
@@ -30,11 +29,6 @@ TEXT_GUIDE = (
 def render_reasoning(reasoning: Reasoning) -> str:
     """One HTML file."""
     return render_document(f"Reasoning: {reasoning.checkpoint}", sections(reasoning), lead=_lead(reasoning))
-
-
-def reasoning_text(reasoning: Reasoning) -> str:
-    """The same as Markdown."""
-    return document_text(f"Reasoning: {reasoning.checkpoint}", sections(reasoning), lead=_lead(reasoning))
 
 
 def sections(reasoning: Reasoning) -> list[Section]:

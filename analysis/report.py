@@ -6,7 +6,6 @@ A report can be built at any moment of a sweep. It never fails because something
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from dataclasses import asdict, dataclass, field
@@ -16,13 +15,14 @@ from typing import Any
 from analysis.ablations import Ablation, ablations
 from analysis.answer import Answer, answer_task, summary
 from analysis.arms import ArmResult, measure_arms
-from analysis.compare import Direction
 from analysis.document import render_markdown, render_page, report_sections
 from analysis.efficiency import Efficiency, measure_efficiency
 from analysis.front import Front, fronts
 from analysis.glance import spent, trial_counts
 from analysis.histories import Verdicts, convergences
+from analysis.intervals import Direction
 from analysis.matrix import Standing, matrix
+from analysis.numbers import finite
 from analysis.records import ArmCost
 from analysis.search_findings import Importance, SearchFindings
 from analysis.search_quality import SearchQuality
@@ -31,6 +31,7 @@ from analysis.summaries import ArmSummary, RowDifference, summarise
 from analysis.sweep import Part, Sweep
 from analysis.table_files import FOLDER as TABLES
 from analysis.table_files import write_tables
+from analysis.writing import write_whole
 
 SCHEMA = 1
 
@@ -64,7 +65,7 @@ class Report:
     """`{total, planned, waiting, running, completed, pruned, failed}`."""
     arms: list[ArmResult]
     comparisons: list[dict[str, Any]]
-    """Best minus other, over all tasks: `{task, best, other, mean, low, high, n, p, adjusted_p, detectable}`."""
+    """Best minus other, over all tasks: `task`, and the fields of `analysis.compare.Difference`."""
     matched_by: dict[str, Any]
     reference: dict[str, Any] | None
     """The first task's that has one; each of `answers` has its own."""
@@ -171,10 +172,10 @@ def write_report(sweep: Sweep, directory: Path, search: SearchFindings | None = 
     not at all. `steps`: with the table of every optimizer step."""
     report = build_report(sweep, search)
     root = os.path.relpath(sweep.directory, directory)
-    _write(directory / "report.json", report.to_json() + "\n")
+    write_whole(directory / "report.json", report.to_json() + "\n")
     sections = report_sections(report, sweep)
-    _write(directory / "report.md", render_markdown(report, sections))
-    _write(directory / "report.html", render_page(report, sections, sweep.record.arms, root))
+    write_whole(directory / "report.md", render_markdown(report, sections))
+    write_whole(directory / "report.html", render_page(report, sections, sweep.record.arms, root))
     write_tables(report, sweep, directory / TABLES, steps=steps)
     return report
 
@@ -195,20 +196,3 @@ def _cost(sweep: Sweep) -> dict[str, float]:
 
 def _ended_early(sweep: Sweep) -> list[Failure]:
     return [Failure(t.key, t.reason, sweep.log_of(t)) for t in sweep.trials if t.state == "completed" and t.reason]
-
-
-def finite(value: Any) -> Any:
-    """The value with None in the place of NaN and infinities."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return value
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

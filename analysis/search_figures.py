@@ -63,7 +63,8 @@ def front_plot(sweep: Sweep, fronts: Sequence[Front]) -> go.Figure:
         _front_trace(figure, front.arm, [(t.key, t.values) for t in trials], colour, mode="markers", opacity=0.45)
         points = [(point.trial, point.values) for point in front.points]
         _front_trace(figure, front.arm, points, colour, mode="lines+markers", name=escape(front.arm), showlegend=True)
-    style(figure, height=380, x=fronts[0].objectives[0], y=fronts[0].objectives[1])
+    across, up = map(escape, fronts[0].objectives[:2])
+    style(figure, height=380, x=across, y=up)
     return figure
 
 

@@ -30,9 +30,9 @@ a { color: var(--link); }
 .contents { margin: 14px 0 0; font-size: 14.5px; }
 .contents ul { columns: 3 16em; margin: 8px 0 0; padding: 0; list-style: none; }
 .contents li.part { font-weight: 650; }
-.arms { position: sticky; top: 0; z-index: 5; display: flex; gap: 4px 18px; align-items: center; margin: 14px 0 0;
-  padding: 8px 2px; overflow-x: auto; background: var(--page); border-bottom: 1px solid var(--line); font-size: 14.5px;
-  white-space: nowrap; }
+.arms { position: sticky; top: 0; z-index: 5; display: flex; flex-wrap: wrap; gap: 0 18px; align-items: center;
+  margin: 14px 0 0; padding: 6px 2px; max-height: 25vh; overflow: auto; background: var(--page);
+  border-bottom: 1px solid var(--line); font-size: 14.5px; }
 .arms label { display: flex; gap: 6px; align-items: center; min-height: 28px; cursor: pointer; }
 .arms input { width: 16px; height: 16px; margin: 0; }
 .arms i { width: 10px; height: 10px; border-radius: 50%; }

@@ -44,7 +44,7 @@ def summarise(
     summaries, differences = [], []
     for answer in answers:
         values = measured(arms, answer.task)
-        rows = {arm: results for arm in values if (results := _rows(sweep, answer.task, arm)) is not None}
+        rows = {arm: results for arm in values if (results := row_results_of(sweep, answer.task, arm)) is not None}
         summaries += [_summary(answer.task, arm, list(seeds.values()), rows.get(arm)) for arm, seeds in values.items()]
         leader = answer.best_arm or ""
         for arm, results in rows.items():
@@ -72,5 +72,6 @@ def tested_replicas(sweep: Sweep, task: str, arm: str) -> list[TrialRecord]:
     return [t for t in replicas if t.state == "completed" and test_value(t, sweep.record.metric) is not None]
 
 
-def _rows(sweep: Sweep, task: str, arm: str) -> RowResults | None:
+def row_results_of(sweep: Sweep, task: str, arm: str) -> RowResults | None:
+    """What these replicas said to the test rows; None as of `row_results`."""
     return row_results(sweep, tested_replicas(sweep, task, arm), sweep.record.metric)

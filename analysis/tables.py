@@ -45,7 +45,8 @@ def costs_notes(costs: Sequence[ArmCost], reference: str) -> list[str]:
     references = references_in_words(costs, reference)
     lines = [
         "Parameters without puzzle tables, and the tables' values; FLOPs per token and segment, forward and in "
-        f"training (a mean over it); ratios to {references}; steps and scored tokens that the budget buys."
+        f"training (a mean over it); ratios to {references}; steps and scored tokens that the budget buys. "
+        "All as the experiment gives an arm, before its search: a searched value may change them."
     ]
     for cost in costs:
         ranges = (("parameters", cost.parameters_range), ("training FLOPs per token", cost.flops_per_token_range))

@@ -121,24 +121,13 @@ def traces(
     *,
     numbers: np.ndarray | None = None,
     segments: int | None = None,
-    keep_logits: bool = False,
-    keep_states: bool = False,
 ) -> Iterator[Trace]:
     """A split, or its rows `numbers`, a batch at a time and in order. The model is on the context's device."""
     rows = dataset.split(split)
     numbers = np.arange(len(rows)) if numbers is None else numbers
     for start in range(0, len(numbers), trial.batch_size):
         some = numbers[start : start + trial.batch_size]
-        yield trace(
-            model,
-            rows.gather(some),
-            trial,
-            device=context.device,
-            numbers=some,
-            segments=segments,
-            keep_logits=keep_logits,
-            keep_states=keep_states,
-        )
+        yield trace(model, rows.gather(some), trial, device=context.device, numbers=some, segments=segments)
         context.beat()
 
 

@@ -15,6 +15,7 @@ from analysis.checkpoints.weights import Weights, open_weights
 from hrm.errors import Problem, SpecError
 from orchestrator.checkpoint_behaviour import measure_checkpoints
 from orchestrator.checkpoint_places import checkpoints_at
+from orchestrator.commands import writing
 
 
 def report_checkpoints(options: argparse.Namespace) -> int:
@@ -33,7 +34,8 @@ def report_checkpoints(options: argparse.Namespace) -> int:
         command=_command(options),
     )
     output: Path = options.output or options.storage / "reports" / name
-    write_checkpoint_report(report, output)
+    with writing(output):
+        write_checkpoint_report(report, output)
     print(report.to_json() if options.json else _said(report, output))
     return 0
 
@@ -73,7 +75,8 @@ def _command(options: argparse.Namespace) -> str:
     if options.no_behaviour:
         return shlex.join([*words, "--no-behaviour"])
     words += ["--task", options.task] if options.task else []
-    return shlex.join([*words, "--split", options.split, "--rows", str(options.rows)])
+    words += ["--rows", str(options.rows)] if options.rows else []
+    return shlex.join([*words, "--split", options.split])
 
 
 def _said(report: CheckpointReport, output: Path) -> str:

@@ -18,6 +18,7 @@ from hrm.loading import components
 from hrm.original.configuration import said_of
 from hrm.original.conversion import import_original, original_state_dict
 from hrm.original.reading import read_state_dict
+from orchestrator.commands import writing
 
 
 def import_checkpoint(options: argparse.Namespace) -> int:
@@ -34,10 +35,8 @@ def import_checkpoint(options: argparse.Namespace) -> int:
     if output.absolute().parent.parent.name == "attempts":
         rule = "is a folder of a trial, which would take it for a checkpoint of its own"
         raise SpecError(Problem(str(output), rule, "Give another --output"))
-    try:
+    with writing(output):
         write_checkpoint(output, checkpoint)
-    except OSError as error:
-        raise _unwritable(output, error) from error
     facts = {"checkpoint": str(output), **_facts(output, checkpoint)}
     if options.json:
         print(json.dumps(facts))
@@ -156,14 +155,7 @@ def _refuse_existing(output: Path) -> None:
 def _write(output: Path, content: bytes | memoryview) -> None:
     """The whole file or none. Raises SpecError where the file system refuses."""
     temporary = output.with_name(f".{output.name}.partial")
-    try:
+    with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
         temporary.rename(output)
-    except OSError as error:
-        raise _unwritable(output, error) from error
-
-
-def _unwritable(output: Path, error: OSError) -> SpecError:
-    rule = f"cannot be written: {error.strerror}"
-    return SpecError(Problem(str(output), rule, "Give another --output, or make room"))

@@ -11,7 +11,9 @@ from analysis.markdown import document_text
 from analysis.page import render_document
 from analysis.sections.contrast import sections
 from analysis.sweep import Sweep
+from analysis.writing import write_whole
 from hrm.errors import Problem, SpecError
+from orchestrator.commands import writing
 from orchestrator.fetched import sweep_with_rows
 from orchestrator.sweep_names import sweep_directory
 
@@ -106,8 +108,9 @@ def _pairs(first: Side, second: Side, options: argparse.Namespace) -> list[tuple
 
 
 def _write(report: ContrastReport, title: str, output: Path) -> None:
-    output.mkdir(parents=True, exist_ok=True)
     found = sections(report)
-    (output / "compare.json").write_text(report.to_json() + "\n", encoding="utf-8")
-    (output / "compare.md").write_text(document_text(title, found), encoding="utf-8")
-    (output / "compare.html").write_text(render_document("compare", found, lead=title), encoding="utf-8")
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+        write_whole(output / "compare.json", report.to_json() + "\n")
+        write_whole(output / "compare.md", document_text(title, found))
+        write_whole(output / "compare.html", render_document("compare", found, lead=title))

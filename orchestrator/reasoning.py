@@ -9,6 +9,7 @@ import numpy as np
 
 from analysis.reasoning import Layout, Mark, Reasoning, examples_of, findings, layout_of
 from analysis.reasoning_page import render_reasoning
+from analysis.writing import write_whole
 from hrm.checkpoint import open_checkpoint
 from hrm.data.dataset import Dataset
 from hrm.data.sudoku_grids import BOXES
@@ -17,6 +18,7 @@ from hrm.tasks.arc import ArcSpec
 from hrm.tasks.sudoku import SudokuSpec
 from hrm.trace import traces
 from hrm.trial import TrialSpec
+from orchestrator.commands import writing
 from orchestrator.evaluation import Bench, bench_for, trial_of
 
 
@@ -28,7 +30,9 @@ def trace_checkpoint(options: argparse.Namespace) -> int:
     bench = bench_for(checkpoint, place, trial, options.storage)
     reasoning = reason(bench, options.path, options.split, chosen_rows(options, bench.dataset), options.segments)
     output: Path = options.output or options.storage / "reports" / f"{_name(options.path)}-{options.split}.html"
-    _write(output, render_reasoning(reasoning))
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(output, render_reasoning(reasoning))
     if options.json:
         print(reasoning.to_json())
     else:
@@ -96,14 +100,3 @@ def _name(path: Path) -> str:
     """`trial/step-00000120`, as a name."""
     parts = path.resolve().parts
     return f"{parts[-4]}-{parts[-1]}" if len(parts) > 4 and parts[-3] == "attempts" else path.name
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        rule = f"cannot be written: {error.strerror}"
-        raise SpecError(Problem(str(path), rule, "Give another --output, or make room")) from error

@@ -15,7 +15,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field, model_validator
 
-from analysis.compare import ALPHA, Direction, compare
+from analysis.compare import compare
+from analysis.intervals import ALPHA, Direction
 from hrm.spec import Spec, parse_spec
 from hrm.trial import TrialSpec
 from orchestrator.population import value_at

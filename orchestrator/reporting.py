@@ -13,6 +13,7 @@ from analysis.report import Report, build_report, write_report
 from analysis.sweep import Sweep
 from analysis.table_files import FOLDER as TABLES
 from analysis.table_files import columns_and_data, tables_of
+from orchestrator.commands import writing
 from orchestrator.fetched import sweep_with_rows
 from orchestrator.importance import search_findings
 from orchestrator.store import SweepStore
@@ -33,7 +34,8 @@ def report(options: argparse.Namespace) -> int:
         found = build_report(sweep, search_findings(sweep))
         print(found.to_json() if options.json else render_markdown(found, report_sections(found, sweep)))
         return 0
-    output.mkdir(parents=True, exist_ok=True)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
     found = write_report(sweep, output, search_findings(sweep), steps=options.steps)
     print(found.to_json() if options.json else (output / "report.md").read_text(encoding="utf-8"))
     if not options.json:

@@ -29,7 +29,7 @@ from orchestrator.validation import with_data
 def train_one(options: argparse.Namespace) -> int:
     """The `train` command; gives its exit code."""
     storage = options.storage.resolve()
-    work = trial_again(storage, options.trial) if options.trial else _of_experiment(options, storage / "data")
+    work = _of_sweep(options, storage) if options.trial else _of_experiment(options, storage / "data")
     directory = storage / "single" / f"{work.name}-{work.trial.hash()}"
     lock = _locked(directory)
     if work.arm is not None:
@@ -68,8 +68,24 @@ def _show(work: Work, result: TrialResult, directory: Path, console: Console) ->
         if words:
             console.print(f"[bold]{split}[/] {words}", soft_wrap=True, highlight=False)
     if work.before:
-        console.print(work.before, soft_wrap=True, highlight=False)
+        console.print(work.before, soft_wrap=True, highlight=False, markup=False)
     console.print(f"best checkpoint {directory / result.best_checkpoint}", soft_wrap=True, highlight=False)
+
+
+def _of_sweep(options: argparse.Namespace, storage: Path) -> Work:
+    """A trial as its sweep ran it. Raises SpecError for options that would make it another."""
+    asked = {
+        "an experiment file": options.experiment,
+        "--set": options.overrides,
+        "--smoke": options.smoke,
+        "--arm": options.arm,
+        "--task": options.task,
+        "--seed": options.seed,
+    }
+    if given := [name for name, value in asked.items() if value]:
+        rule = f"is exactly this trial of its sweep, without {', '.join(given)}"
+        raise SpecError(Problem(f"--trial {options.trial}", rule, "Leave one or the other out"))
+    return trial_again(storage, options.trial)
 
 
 def _of_experiment(options: argparse.Namespace, data: Path) -> Work:

@@ -33,6 +33,8 @@ from orchestrator.view import waited_for
 
 TRIALS_SHOWN, FAILURES_SHOWN = 100, 20
 """Rows on a terminal; `--all` and `--json` give everything."""
+PIPED_WIDTH = 140
+"""Where there is no terminal: no key and no number is cut."""
 _COLOURS = {"running": "cyan", "completed": "green", "pruned": "yellow", "failed": "red", "waiting": "dim"}
 
 
@@ -59,7 +61,7 @@ def trial_row(record: TrialRecord, report: Report | None) -> list[str]:
         f"{report.validation['loss']:.4f}" if report and "loss" in report.validation else "",
         f"{record.objective:.4f}" if record.objective is not None else "",
         duration(seconds),
-        parameters_in_words(record.parameters),
+        escape(parameters_in_words(record.parameters)),
     ]
 
 
@@ -95,7 +97,7 @@ def show_status(store: SweepStore, as_json: bool, every_trial: bool = False) -> 
         facts |= {"exhausted": report.exhausted, "fronts": [asdict(front) for front in report.fronts]}
         print(json.dumps({**facts, "each": [_status_of(sweep, trial) for trial in sweep.trials]}))
         return
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
     console.print(f"[bold]{sweep.record.name}[/] {state}; {report.answer['sentence']}")
     if waiting:
         console.print(f"[yellow]{escape(waiting)}[/]", soft_wrap=True, highlight=False)

@@ -184,7 +184,7 @@ def _notes(subjects: Sequence[Subject]) -> list[str]:
     ]
     if len(rows.numbers) < rows.available:
         notes.append(
-            f"{len(rows.numbers):,} of {rows.available:,} rows were drawn (seed 0); `--rows` takes more, or fewer."
+            f"{len(rows.numbers):,} of {rows.available:,} rows were drawn (seed 0); --rows takes more, or fewer."
         )
     if 2 * len(subjects) - 3 > PAIRS:
         notes.append(f"Only {PAIRS} pairs of checkpoints are compared: neighbours, and the last with others.")

@@ -57,9 +57,10 @@ def sentence(found: Recommendation, training: TrainingCandidates) -> str:
             return f"Use {found.choice}: it {saves} and loses no more than {_margin(found)} ({apart})."
         case "none as good":
             rest = f" The most promising, {found.tried}: {apart}." if apart else ""
-            return f"Stay with {found.choice}: nothing cheaper is sure to lose no more than {_margin(found)}.{rest}"
+            of = "" if found.choice == found.against else f" against {found.against}"
+            return f"Stay with {found.choice}: nothing cheaper is sure to lose no more than {_margin(found)}{of}.{rest}"
         case "cannot tell":
-            better = "better" if found.use == "accuracy" else f"as good within {_margin(found)}"
+            better = "better" if found.use == "accuracy" else f"as good as {found.against} within {_margin(found)}"
             return f"Use {found.choice}: cannot tell whether {found.tried} is {better} ({apart})."
 
 
@@ -124,8 +125,8 @@ def _figure(training: TrainingCandidates) -> go.Figure:
             error_x={
                 "type": "data",
                 "symmetric": False,
-                "array": [(one.high or one.value) - one.value for one in found],
-                "arrayminus": [one.value - (one.low or one.value) for one in found],
+                "array": [0.0 if one.high is None else one.high - one.value for one in found],
+                "arrayminus": [0.0 if one.low is None else one.value - one.low for one in found],
                 "thickness": 1.5,
             },
             mode="markers",

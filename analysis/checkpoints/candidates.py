@@ -30,7 +30,7 @@ class Scored:
     family: str
     metrics: dict[str, Estimate]
     against: Estimate
-    """The objective minus the reference's, paired row by row."""
+    """The objective minus the reference's, paired row by row; without an interval for the reference itself."""
     choosing: float
     """The objective on the other half."""
     flops: float
@@ -137,11 +137,12 @@ def _of_training(name: str, subjects: Sequence[Subject], measured: Mapping[str, 
 
 def _scored(one: Candidate, reference: Candidate, choose: Chooser, groups: np.ndarray) -> Scored:
     reports = ~choose.rows
+    found = choose.compare(one, reference, groups, reports=True)
     return Scored(
         name=one.name,
         family=one.family,
         metrics={name: interval(one.found.metric(name, one.segment).of(reports), groups[reports]) for name in COMMON},
-        against=choose.compare(one, reference, groups, reports=True),
+        against=found if one is not reference else replace(found, low=None, high=None),
         choosing=choose.value(one),
         flops=one.flops,
         bytes=one.bytes,

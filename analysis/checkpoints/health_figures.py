@@ -17,7 +17,7 @@ def drift_lines(course: Course) -> go.Figure:
         far = [None if not value else 100.0 * value for value in drift.relative]
         if any(far):
             figure.add_scatter(
-                x=course.steps if known else course.labels,
+                x=course.steps if known else [escape(label) for label in course.labels],
                 y=far,
                 mode="lines+markers",
                 name=escape(drift.component),

@@ -26,7 +26,7 @@ class Recommendation:
 
     use: Use
     choice: str
-    """The candidate to use. Where it cannot be told: the plain one that the tried one was compared with."""
+    """The candidate to use. Where it cannot be told: a plain checkpoint, for every use the same."""
     verdict: Verdict
     tried: str
     """The candidate that was chosen on the first half; empty where none was worth a try."""
@@ -52,10 +52,12 @@ def recommend(pool: Sequence[Candidate], choose: Chooser, groups: np.ndarray) ->
     def worst(one: Candidate) -> float:
         return choose.bounds(choose.compare(one, best, groups, reports=False))[0]
 
+    accurate = _most_accurate(pool, choose, groups)
+    stay = pool[0].name if accurate.choice == pool[0].name else best.name
     return [
-        _most_accurate(pool, choose, groups),
-        _cheaper("speed", best, sorted(faster, key=lambda one: one.flops), choose, groups),
-        _cheaper("size", best, sorted(smaller, key=lambda one: (one.bytes, worst(one))), choose, groups),
+        accurate,
+        _cheaper("speed", best, sorted(faster, key=lambda one: one.flops), choose, groups, stay),
+        _cheaper("size", best, sorted(smaller, key=lambda one: (one.bytes, worst(one))), choose, groups, stay),
     ]
 
 
@@ -74,9 +76,12 @@ def _most_accurate(pool: Sequence[Candidate], choose: Chooser, groups: np.ndarra
 
 
 def _cheaper(
-    use: Use, best: Candidate, cheaper: Sequence[Candidate], choose: Chooser, groups: np.ndarray
+    use: Use, best: Candidate, cheaper: Sequence[Candidate], choose: Chooser, groups: np.ndarray, stay: str
 ) -> Recommendation:
-    """The cheapest that on the first half is certain to lose no more than the margin; the second half confirms it."""
+    """The cheapest that on the first half is certain to lose no more than the margin; the second half confirms it.
+
+    If it does not, or there is none: `stay`.
+    """
     share = choose.objective != "loss"
     margin = SHARE_MARGIN if share else RELATIVE_MARGIN * choose.value(best)
     for tried in cheaper:
@@ -87,7 +92,7 @@ def _cheaper(
         worst, least = choose.bounds(found)
         saves = 1.0 - (tried.flops / best.flops if use == "speed" else tried.bytes / best.bytes)
         verdict: Verdict = "as good" if worst <= margin else "none as good" if least > margin else "cannot tell"
-        choice = tried.name if verdict == "as good" else best.name
+        choice = tried.name if verdict == "as good" else stay
         return Recommendation(use, choice, verdict, tried.name, best.name, found, margin, saves)
     none: Verdict = "none as good" if cheaper else "nothing to try"
-    return Recommendation(use, best.name, none, "", best.name, None, margin, 0.0)
+    return Recommendation(use, stay, none, "", best.name, None, margin, 0.0)

@@ -6,19 +6,18 @@
 from __future__ import annotations
 
 import json
-import math
-import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from analysis.checkpoints.health import Health
 from analysis.checkpoints.health_sections import health_sections, is_intact, verdict
 from analysis.markdown import document_text
+from analysis.numbers import finite
 from analysis.page import render_document
 from analysis.section import Code, Notes, Section
 from analysis.table_files import table_of
+from analysis.writing import write_whole
 
 SCHEMA = 1
 
@@ -68,11 +67,8 @@ class CheckpointReport:
         return [whole, *answers] if self.candidates is None or not is_intact(self.health) else [*answers, whole]
 
     def to_json(self) -> str:
-        """Everything, for programs."""
-        parts = {name: _plain(part) for name, part in self._parts().items()}
-        health = _plain(self.health)
-        about = {"schema": SCHEMA, "name": self.name, "command": self.command, "notes": list(self.notes)}
-        return json.dumps({**about, "health": health, **parts}, allow_nan=False)
+        """Everything, for programs; what is not finite becomes null."""
+        return json.dumps({"schema": SCHEMA, **finite(asdict(self))}, allow_nan=False)
 
     def _parts(self) -> dict[str, Part | None]:
         return {"candidates": self.candidates, "behaviour": self.behaviour, "convergence": self.convergence}
@@ -82,9 +78,9 @@ def write_checkpoint_report(report: CheckpointReport, directory: Path) -> None:
     """Write all five files, each whole or not at all."""
     directory.mkdir(parents=True, exist_ok=True)
     title, sections, lead = f"Checkpoints: {report.name}", report.sections(), report.lead()
-    _write(directory / "report.html", render_document(title, sections, lead=lead))
-    _write(directory / "report.md", document_text(title, sections, lead=lead))
-    _write(directory / "report.json", report.to_json())
+    write_whole(directory / "report.html", render_document(title, sections, lead=lead))
+    write_whole(directory / "report.md", document_text(title, sections, lead=lead))
+    write_whole(directory / "report.json", report.to_json())
     _write_tensors(report.health, directory)
 
 
@@ -119,20 +115,3 @@ def _write_tensors(health: Health, directory: Path) -> None:
         temporary = directory / f".{name}.partial"
         write(table, temporary)
         temporary.replace(directory / name)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it: what is not finite becomes null."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

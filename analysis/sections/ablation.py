@@ -31,7 +31,7 @@ def sections(report: Report, sweep: Sweep, task: str) -> list[Section]:
     title = f"{report.metric}{f' in {unit}' if unit else ''}, minus {reference}"
     figure = forest([(row.arm, row) for row in order], sweep.record.arms, title)
     chart = [Chart(f"ablation-{number}", figure)] if figure.data else []
-    return [Section(f"Each arm as a change of {reference}", [*chart, table, Notes(_notes(report, found))])]
+    return [Section(f"Each arm as a change of {reference}", [*chart, table, Notes(_notes(found))])]
 
 
 def _gain(row: Ablation, direction: str) -> float:
@@ -59,7 +59,7 @@ def _verdict(row: Ablation, report: Report) -> str:
     return "; ".join(part for part in (verdict(row, report.direction), failed) if part)
 
 
-def _notes(report: Report, found: list[Ablation]) -> list[str]:
+def _notes(found: list[Ablation]) -> list[str]:
     lines = [
         "Paired by seed; p is Holm's over the arms of this task, each interval is 95 % for itself alone. The effect "
         "belongs to the whole change of an arm."
@@ -72,10 +72,6 @@ def _notes(report: Report, found: list[Ablation]) -> list[str]:
             "The arms were searched apart, so that searched values differ, too: an arm here is what its own search "
             "made of it. For the effect of one factor alone, fix the others in the base."
         )
-    if len({tuple(data.items()) for data in _budgets(found)}) > 1:
+    if any(change.path.startswith("budget.") for row in found for change in row.changes):
         lines.append("The budgets of the arms differ.")
     return lines
-
-
-def _budgets(found: list[Ablation]) -> list[dict[str, str]]:
-    return [{c.path: str(c.value) for c in row.changes if c.path.startswith("budget.")} for row in found]

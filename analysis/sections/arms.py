@@ -37,7 +37,8 @@ def _arms_table(report: Report, arms: list[ArmResult]) -> Table:
     order += [arm for arm in arms if arm.metric is None]
     header = ["arm", f"test {report.metric}", "95 % interval", "n", "parameters"]
     header += ["steps", "training FLOPs", "seconds", "best checkpoint"]
-    leader = 0 if order and order[0].metric is not None else None
+    values = [arm.metric.mean for arm in order if arm.metric]
+    leader = 0 if values and values.count(values[0]) == 1 else None
     rows = [_arm_row(arm) for arm in order]
     return Table(header, rows, frozenset(range(1, 8)), leader, [arm.name for arm in order])
 

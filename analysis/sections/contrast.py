@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from analysis.contrast import Contrast, ContrastReport
 from analysis.effect_figures import forest
 from analysis.effect_words import EQUAL, HEADER, LEGEND, change_in_words, effect_cells, rows_cell, verdict
-from analysis.numbers import metric_unit, p_value, plural, significant, together
+from analysis.numbers import listing, metric_unit, p_value, plural, significant, together
 from analysis.section import Block, Cell, Chart, Link, Notes, Section, Table, Text
 
 _WAYS = (
@@ -23,19 +23,19 @@ def sections(report: ContrastReport) -> list[Section]:
     title = f"first minus second, {report.metric}{f' in {unit}' if unit else ''}"
     names = [name_of(item) for item in found]
     figure = forest(list(zip(names, found, strict=True)), names, title)
-    header = ["first", "second", "tested", f"difference in {report.metric}", *HEADER, "over seeds and rows", "verdict"]
+    header = ["first", "second", "verdict", "tested", f"difference in {report.metric}", *HEADER, "over seeds and rows"]
     rows = [
         [
             str(item.first),
             str(item.second),
+            _verdict(item, report),
             _way(item),
             *effect_cells(item),
             rows_cell(item.over_rows),
-            _verdict(item, report),
         ]
         for item in found
     ]
-    table = Table(header, rows, frozenset(range(3, len(header) - 1)))
+    table = Table(header, rows, frozenset(range(4, len(header))))
     chart: list[Block] = [Chart("contrasts", figure)] if figure.data else []
     return [
         Section("Answer", [Text(sentence(report))], level=2),
@@ -49,14 +49,19 @@ def sections(report: ContrastReport) -> list[Section]:
 
 
 def sentence(report: ContrastReport) -> str:
-    """One contrast in words; of several how many are decided, and which way."""
+    """One contrast in words; of several which are decided, and which way."""
     if len(report.contrasts) == 1:
         return _sentence(report.contrasts[0], report)
-    verdicts = [_verdict(item, report) for item in report.contrasts]
-    better, worse, open_ = (verdicts.count(word) for word in ("better", "worse", "cannot tell"))
+    by_verdict: dict[str, list[str]] = {}
+    for item in report.contrasts:
+        by_verdict.setdefault(_verdict(item, report), []).append(name_of(item))
+    better, worse = (
+        f"{len(names)}{f' ({listing(names)})' if names else ''}"
+        for names in (by_verdict.get(word, []) for word in ("better", "worse"))
+    )
     return (
-        f"Of {plural(len(verdicts), 'pair')} the first is better in {better}, worse in {worse} (Holm-corrected "
-        f"p < 0.05); of {open_} the seeds cannot tell."
+        f"Of {plural(len(report.contrasts), 'pair')} the first is better in {better}, worse in {worse} (Holm-corrected "
+        f"p < 0.05); of {len(by_verdict.get('cannot tell', []))} the seeds cannot tell."
     )
 
 
@@ -79,7 +84,9 @@ def _sentence(item: Contrast, report: ContrastReport) -> str:
     interval = f"{spread}, {_way(item)}, {f'p {p}' if p.startswith('<') else f'p = {p}'}"
     word = _verdict(item, report)
     if word == "cannot tell":
-        could = "" if item.detectable is None else f" These seeds would have shown {significant(item.detectable, 2)}."
+        least = significant(item.detectable, 2)
+        shown = f" These seeds would have shown a true difference of {least} in 80 % of repetitions."
+        could = "" if item.detectable is None else shown
         return f"Cannot tell: {item.first} minus {item.second} is {by} in test {report.metric} ({interval}).{could}"
     return f"{item.first} is {word} than {item.second}: test {report.metric} differs by {by} ({interval})."
 
@@ -125,8 +132,11 @@ def _runs(report: ContrastReport) -> Table:
 
 
 def _differences(found: Sequence[Contrast]) -> list[Section]:
-    rows = [[name_of(item), *change_in_words(change)] for item in found for change in item.changes]
+    rows = []
+    for item in found:
+        for path, of_second, of_first, searched in map(change_in_words, item.changes):
+            rows.append([name_of(item), path, of_first, of_second, searched])
     if not rows:
         return []
-    table = Table(["pair", "field", "second", "first", ""], rows)
+    table = Table(["pair", "field", "first", "second", ""], rows)
     return [Section("What differs in their trials", [table], level=2, folded=len(rows) > 20)]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from analysis.convergence import MARGIN, SHARE_MARGIN, Convergence
-from analysis.figure_style import COLOURS, colour_of, escape, style
+from analysis.curve_figures import BAND_OPACITY
+from analysis.figure_style import COLOURS, clear, colour_of, escape, style
 from analysis.numbers import listing, plural, significant, together
 from analysis.section import Block, Cell, Chart, Link, Notes, Section, Table, Text
 from analysis.sweep import Sweep
@@ -22,10 +23,10 @@ METHOD = (
     f"interval lies within {100 * MARGIN:g} % of the value ({100 * SHARE_MARGIN:g} points of a share); what is "
     "neither surely moving nor surely flat is not decided. The gain of a training of twice the length is read off "
     "power laws and exponentials with an offset through the last two thirds, weighed by what the reports leave "
-    "possible; a later, slower fall is not foreseen. Every verdict stands by itself: nothing is corrected for the "
+    "possible (dotted: their median, with their 95 % band); it is counted from where these curves stand at the end. A "
+    "later, slower fall is not foreseen. Every verdict stands by itself: nothing is corrected for the "
     "number of arms. The training loss is the mean over the steps since the report before."
 )
-SHADE = 0.14
 
 
 def sections(report: Report, sweep: Sweep, task: str) -> list[Section]:
@@ -90,13 +91,12 @@ def _add_band(figure: go.Figure, judged: Convergence, colour: str) -> None:
     band = judged.band
     assert band is not None
     x = [share * judged.steps[-1] for share in band.x]
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     shared = {"legendgroup": judged.name, "showlegend": False, "hoverinfo": "skip", "mode": "lines"}
     figure.add_scatter(
         x=[*x, *reversed(x)],
         y=[*band.high, *reversed(band.low)],
         fill="toself",
-        fillcolor=f"rgba({red},{green},{blue},{SHADE})",
+        fillcolor=clear(colour, BAND_OPACITY),
         line={"width": 0},
         **shared,
     )

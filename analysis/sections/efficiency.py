@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from analysis.compute_figure import DOTS, compute_figure
 from analysis.curve_figures import axis_words
 from analysis.curves import AXES, curves_of
+from analysis.effect_words import EQUAL, ONE_SEED
 from analysis.efficiency import Lead, Standing
 from analysis.intervals import ALPHA
 from analysis.numbers import count, duration, flop, p_value, significant, together
@@ -164,16 +165,18 @@ def _mean(row: Standing | None) -> str:
     if row is None:
         return "–"
     mean, low, high = together(row.mean, row.low, row.high)
-    return mean if row.low is None else f"{mean} ({low} to {high})"
+    return mean if row.low is None or row.low == row.high else f"{mean} ({low} to {high})"
 
 
 def _standing(row: Standing) -> list[Cell]:
     mean, low, high = together(row.mean, row.low, row.high)
-    own = [row.arm, mean, "one seed" if row.low is None else f"{low} to {high}", str(row.n)]
+    spread = ONE_SEED if row.low is None else EQUAL if row.low == row.high else f"{low} to {high}"
+    own = [row.arm, mean, spread, str(row.n)]
     if row.difference is None:
         return [*own, "–", "–", "–"]
     gap, below, above = together(row.difference, row.difference_low, row.difference_high)
-    interval = "one seed" if row.difference_low is None else f"{below} to {above}"
+    same = row.difference_low == row.difference_high
+    interval = ONE_SEED if row.difference_low is None else EQUAL if same else f"{below} to {above}"
     return [*own, gap, interval, p_value(row.adjusted_p)]
 
 

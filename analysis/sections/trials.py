@@ -68,6 +68,13 @@ def _entry(report: Report, sweep: Sweep, trial: TrialRecord) -> Section:
     return Section(title, blocks, folded=True, trial=trial.key)
 
 
+def _state(trial: TrialRecord) -> str:
+    """With its reason, which of pruned trials begins with the state."""
+    if trial.reason.startswith(trial.state):
+        return trial.reason
+    return f"{trial.state}: {trial.reason}" if trial.reason else trial.state
+
+
 def _facts(report: Report, sweep: Sweep, trial: TrialRecord) -> list[list[Cell]]:
     progress = sweep.progress(trial)
     test: dict[str, float] = (trial.result or {}).get("test") or {}
@@ -78,7 +85,7 @@ def _facts(report: Report, sweep: Sweep, trial: TrialRecord) -> list[list[Cell]]
         ["arm and task", f"{trial.arm} on {trial.task}"],
         ["what for", _purpose(trial)],
         ["seed", str(seed_of(trial))],
-        ["state", f"{trial.state}: {trial.reason}" if trial.reason else trial.state],
+        ["state", _state(trial)],
         [f"best validation {report.metric}", significant(trial.objective)],
         *measured,
         ["trained", trained],

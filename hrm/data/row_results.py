@@ -13,8 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 SCHEMA = pa.schema([("loss", pa.float32()), ("tokens", pa.int32()), ("correct", pa.int32()), ("exact", pa.bool_())])
-
-
 TEST_ROWS = "rows.test.arrow"
 """In the directory of a trial that was measured on the test split."""
 

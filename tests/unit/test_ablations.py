@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sweep_fixture import replica, write_sweep, write_trial
 
-from analysis.ablations import Ablation, differing
+from analysis.ablations import Ablation, Change, differing
 from analysis.markdown import document_text
 from analysis.report import Report, build_report
 from analysis.sections.ablation import sections
@@ -96,3 +96,12 @@ def test_where_the_reference_was_not_measured_the_first_arm_stands_in(tmp_path: 
 def test_a_sweep_without_replicas_has_no_ablation(tmp_path: Path) -> None:
     directory = write_sweep(tmp_path / "s", {}, search={"transformer": 4, "hrm": 4})
     assert build_report(load_sweep(directory)).ablations == []
+
+
+def test_one_arm_of_another_budget_is_enough_for_the_doubt(found: tuple[Report, str], tmp_path: Path) -> None:
+    change = Change("budget.amount", 900, 440, searched=False)
+    deep = next(row for row in found[0].ablations if row.arm == "deep")
+    report = replace(found[0], ablations=[replace(deep, changes=(change,))])
+    sweep = load_sweep(write_sweep(tmp_path / "s", ARMS, search={}))
+    assert "The budgets of the arms differ" in document_text("", sections(report, sweep, "text"))
+    assert "The budgets of the arms differ" not in found[1]

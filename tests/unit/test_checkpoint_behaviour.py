@@ -164,6 +164,7 @@ def test_the_command_measures_ours_and_imports_with_a_task_and_says_why_it_does_
     assert loss == pytest.approx(trained.reports[-1].validation["loss"], rel=1e-5)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Which to use" in page
+    assert ours["command"].endswith("--split validation")
     assert "Is the halting Q to be believed" in page
     assert said(trained.folders[-1], "--no-behaviour")["behaviour"] is None
 

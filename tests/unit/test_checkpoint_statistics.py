@@ -162,6 +162,13 @@ def test_what_is_cheaper_is_recommended_only_where_it_surely_loses_no_more_than_
     assert verdicts(last, worse)["speed"] == ("none as good", "last")
 
 
+def test_a_lucky_checkpoint_is_not_recommended_for_speed_where_it_is_not_for_accuracy() -> None:
+    last, lucky = candidate("last", "checkpoint", 0.5, 1), candidate("lucky", "checkpoint", 0.505, 4)
+    found = verdicts(last, lucky, candidate("shallow", "depth", 0.3, 2, flops=1.0))
+    assert found["accuracy"] == ("cannot tell", "last")
+    assert found["speed"] == ("none as good", "last")
+
+
 def test_what_is_broken_is_never_recommended() -> None:
     broken = Candidate("last", "checkpoint", measured(np.ones(400), np.full(400, np.nan)), -1, 4.0, 4)
     assert not broken.works

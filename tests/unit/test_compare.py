@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.compare import bootstrap_interval, compare, holm, mean_interval, probability_best, t_interval
+from analysis.compare import compare, probability_best
+from analysis.effects import holm
+from analysis.intervals import bootstrap_interval, mean_interval, t_interval
 
 
 def paired(**arms: list[float]) -> dict[str, dict[int, float]]:

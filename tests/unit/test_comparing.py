@@ -107,6 +107,9 @@ def test_the_answer_names_the_better_one_its_interval_and_its_test(
     assert "old:text:lstm is worse" in (folder / "compare.html").read_text()
     assert (folder / "compare.md").read_text() in said + "\n"
     assert json.loads((folder / "compare.json").read_text())["metric"] == "loss"
+    below = folder / "compare.json" / "out"
+    assert main(["compare", "old:lstm", "old:hrm", "--storage", str(storage), "--output", str(below)]) == 2
+    assert "compare.json/out: cannot be written: Not a directory. Give another --output" in capsys.readouterr().err
 
 
 def test_every_value_names_its_run_its_checkpoint_and_its_command(compared: Compared, storage: Path) -> None:

@@ -11,9 +11,10 @@ import torch
 from browser import CHROMIUM, browser
 from conftest import MakeTrial
 
+from analysis.markdown import document_text
 from analysis.reasoning import Example, Layout, Reasoning, examples_of, findings, layout_of
 from analysis.reasoning_drawing import drawn, in_words
-from analysis.reasoning_page import reasoning_text, render_reasoning
+from analysis.reasoning_page import render_reasoning, sections
 from hrm.context import LocalContext
 from hrm.data.dataset import build_dataset
 from hrm.tasks import IGNORE, TaskSpec
@@ -93,7 +94,7 @@ def test_the_findings_name_the_rows_that_halt_early_and_those_where_the_q_is_wro
 
 
 def test_nothing_from_data_is_html_and_the_json_is_strict() -> None:
-    page, text = render_reasoning(made()), reasoning_text(made())
+    page, text = render_reasoning(made()), document_text("Reasoning", sections(made()))
     assert EVIL not in page
     assert "&lt;img src=x" in page
     assert "segment 3 of 4: 4 of 4 right, 1 changed" in text

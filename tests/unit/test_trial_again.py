@@ -62,6 +62,7 @@ def test_what_cannot_be_trained_again_is_refused_with_the_way_out(
     assert f"demo has no trial 'other'. Its trials are {recorded.key}." in refused("--trial", "demo/other")
     assert "there is no sweep 'none'" in refused("--trial", "none/other")
     assert "an experiment file, or --trial SWEEP/KEY" in refused()
+    assert "without an experiment file, --seed. Leave one" in refused("x.yaml", "--trial", "demo/other", "--seed", "1")
     lineage: list[dict[str, Any]] = [{"report": 1, "from": "x", "value": 1.0, "parameters": {}}]
     write_trial(tmp_path / "runs/sweeps/demo", replace(recorded, lineage=lineage))
     assert "took over the states of other trials" in refused("--trial", f"demo/{recorded.key}")
