@@ -80,7 +80,7 @@ def _command(options: argparse.Namespace) -> str:
 
 
 def _said(report: CheckpointReport, output: Path) -> str:
-    lines = [*report.answers(), ""]
+    lines = [*report.answers(), *report.notes, ""]
     for finding in report.health.findings:
         of = f"{finding.checkpoint}: " if finding.checkpoint else ""
         lines.append(f"{finding.level:>8}  {of}{finding.text}")
