@@ -13,6 +13,8 @@ from analysis.section import Block, Cell, Chart, Link, Notes, Section, Table, Te
 _WAYS = (
     "Paired by seed where both were trained and tested on data of one fingerprint and share two seeds; else Welch's "
     "test, which takes the runs of both as independent.",
+    "An arm that was picked for being the best of several by these very seeds looks better here than it is: for that, "
+    "see the p of its sweep's report, which counts all pairs of arms.",
 )
 
 
