@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from hrm.context import LocalContext
 from hrm.data.dataset import build_dataset
@@ -35,10 +36,18 @@ def pytest_configure() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """What starts clusters and servers runs in one process, one after the other, beside the rest."""
-    if item.path.parent.name in ("end_to_end", "faults", "integration"):
-        item.add_marker(pytest.mark.xdist_group("clusters"))
+class ClustersApart(LoadScopeScheduling):  # type: ignore[misc]
+    """What starts clusters and servers runs in one process, test after test, beside the rest, which goes by files."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        place = nodeid.split("::")[0]
+        clusters = ("tests/end_to_end/", "tests/faults/", "tests/integration/")
+        return "clusters" if place.startswith(clusters) else place
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ClustersApart:
+    """Who runs which test."""
+    return ClustersApart(config, log)
 
 
 def run(trial: TrialSpec, context: LocalContext, **options: Any) -> tuple[list[Report], TrialResult]:

@@ -44,7 +44,7 @@ def damage(checkpoint: Path, how: str) -> None:
 @pytest.mark.slow
 def test_damaged_checkpoints_cost_steps_and_no_trial(storage: Path, undisturbed: Path) -> None:
     driver = start(*sweep(storage))
-    wait_for(lambda: has_reports(storage, "hrm-search-0000", 2) and has_reports(storage, "hrm-search-0001", 2))
+    wait_for(lambda: has_reports(storage, "hrm-search-0000", 1) and has_reports(storage, "hrm-search-0001", 1))
     run("stop", "steady", "--storage", storage)
     finish(driver, expect=130)
     damage(checkpoints(storage, "hrm-search-0000")[-1], "truncated")
