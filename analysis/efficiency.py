@@ -27,7 +27,7 @@ GRID = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class AtCompute:
     """An arm's mean over replicas in one comparison, and the best arm's minus its own."""
 
     task: str
@@ -66,8 +66,8 @@ class Efficiency:
     """Over all tasks."""
 
     targets: list[TimeToTarget] = field(default_factory=list)
-    areas: list[Standing] = field(default_factory=list)
-    equal_compute: list[Standing] = field(default_factory=list)
+    areas: list[AtCompute] = field(default_factory=list)
+    equal_compute: list[AtCompute] = field(default_factory=list)
     front: list[Lead] = field(default_factory=list)
 
 
@@ -87,7 +87,7 @@ def measure_efficiency(sweep: Sweep) -> Efficiency:
     return found
 
 
-def areas(task: str, arms: Sequence[ArmCurves], axis: str, direction: Direction) -> list[Standing]:
+def areas(task: str, arms: Sequence[ArmCurves], axis: str, direction: Direction) -> list[AtCompute]:
     """The mean of each replica's curve over what all of them have trained on the axis."""
     every = [curve for each in arms for curve in each.curves]
     start = max(float(curve.axes[axis][0]) for curve in every)
@@ -98,7 +98,7 @@ def areas(task: str, arms: Sequence[ArmCurves], axis: str, direction: Direction)
     return _standings(task, compare(values, direction), axis, start, end)
 
 
-def equal_compute(task: str, arms: Sequence[ArmCurves], direction: Direction) -> list[Standing]:
+def equal_compute(task: str, arms: Sequence[ArmCurves], direction: Direction) -> list[AtCompute]:
     """Each arm at SHARES of the FLOPs that all have spent; where one has no report yet, it is left out."""
     end = min(float(curve.axes["flops"][-1]) for each in arms for curve in each.curves)
     found = []
@@ -141,14 +141,16 @@ def mean_at_flops(curves: Sequence[Curve]) -> tuple[Array, Array]:
     return grid, np.mean([np.interp(grid, curve.axes["flops"], curve.best) for curve in curves], axis=0)
 
 
-def _standings(task: str, found: Comparison, axis: str, start: float, end: float, share: float = 1.0) -> list[Standing]:
+def _standings(
+    task: str, found: Comparison, axis: str, start: float, end: float, share: float = 1.0
+) -> list[AtCompute]:
     differences = {difference.other: difference for difference in found.differences}
     rows = []
     for arm, mean in found.means.items():
         gap = differences.get(arm)
         against = (None,) * 4 if gap is None else (gap.mean, gap.low, gap.high, gap.adjusted_p)
         rows.append(
-            Standing(task, arm, mean.mean, mean.low, mean.high, mean.n, found.best, *against, axis, start, end, share)
+            AtCompute(task, arm, mean.mean, mean.low, mean.high, mean.n, found.best, *against, axis, start, end, share)
         )
     return rows
 

@@ -9,7 +9,7 @@ from analysis.compute_figure import DOTS, compute_figure
 from analysis.curve_figures import axis_words
 from analysis.curves import AXES, curves_of
 from analysis.effect_words import EQUAL, ONE_SEED
-from analysis.efficiency import Lead, Standing
+from analysis.efficiency import AtCompute, Lead
 from analysis.intervals import ALPHA
 from analysis.numbers import count, duration, flop, p_value, significant, together
 from analysis.section import Block, Cell, Chart, Notes, Section, Table, Text
@@ -132,7 +132,7 @@ def _amount(axis: str, value: float | None) -> str:
             return count(value)
 
 
-def _equal_compute(sweep: Sweep, rows: list[Standing], areas: list[Standing]) -> list[Block]:
+def _equal_compute(sweep: Sweep, rows: list[AtCompute], areas: list[AtCompute]) -> list[Block]:
     """At the end whole, before it the means; below, the area."""
     end = max(row.end for row in rows)
     last = [row for row in rows if row.end == end]
@@ -150,7 +150,7 @@ def _equal_compute(sweep: Sweep, rows: list[Standing], areas: list[Standing]) ->
     return [*blocks, Text(f"{CUT_SHORT} p is over all pairs of arms.", quiet=True)]
 
 
-def _standings(sweep: Sweep, rows: list[Standing], early: Mapping[str, Mapping[str, Standing | None]]) -> Table:
+def _standings(sweep: Sweep, rows: list[AtCompute], early: Mapping[str, Mapping[str, AtCompute | None]]) -> Table:
     """Best first. `early`: further columns, by header and arm."""
     sign = 1.0 if sweep.record.direction == "minimize" else -1.0
     rows = sorted(rows, key=lambda row: sign * row.mean)
@@ -161,14 +161,14 @@ def _standings(sweep: Sweep, rows: list[Standing], early: Mapping[str, Mapping[s
     return Table(header, body, frozenset(range(1, len(header))), leader, [row.arm for row in rows])
 
 
-def _mean(row: Standing | None) -> str:
+def _mean(row: AtCompute | None) -> str:
     if row is None:
         return "–"
     mean, low, high = together(row.mean, row.low, row.high)
     return mean if row.low is None or row.low == row.high else f"{mean} ({low} to {high})"
 
 
-def _standing(row: Standing) -> list[Cell]:
+def _standing(row: AtCompute) -> list[Cell]:
     mean, low, high = together(row.mean, row.low, row.high)
     spread = ONE_SEED if row.low is None else EQUAL if row.low == row.high else f"{low} to {high}"
     own = [row.arm, mean, spread, str(row.n)]

@@ -31,7 +31,7 @@ QUALITY_NOTE = (
     "not foreseen. Seed spread: the standard deviation of the best validation value over replicas of one configuration."
 )
 IMPORTANCE_NOTE = (
-    "The share of the objective's variance over the space that a parameter explains alone: fANOVA, a mean over 64 "
+    "The share of the objective's variance over the space that a parameter explains alone: fANOVA, a mean over "
     "trees, each grown on the trials drawn anew; the range holds 95 % of them. p: how often shuffled trials show as "
     "much, corrected by Holm over the arm's parameters. Pruned trials of which nothing can be foretold are left out. "
     "Faint bars: chance does as much."
