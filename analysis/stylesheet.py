@@ -48,7 +48,7 @@ th { color: var(--soft); font-weight: 500; vertical-align: bottom; }
 .number { padding-left: 8px; padding-right: 14px; text-align: right; }
 th.number { white-space: normal; }
 td:last-child:not(.number), th:last-child:not(.number) { padding-right: 0; }
-td.long, th.long { min-width: 15em; max-width: 40em; white-space: normal; overflow-wrap: anywhere; }
+td.long, th.long { min-width: 13em; max-width: 40em; white-space: normal; overflow-wrap: anywhere; }
 .facts td { white-space: normal; }
 .facts td:first-child { color: var(--soft); min-width: 8em; overflow-wrap: anywhere; }
 .facts td:last-child { min-width: 0; overflow-wrap: anywhere; }
