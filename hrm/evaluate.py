@@ -131,9 +131,10 @@ def _at_full_depth(model: Model, batch: Rows, draws: Draws, trial: TrialSpec) ->
     for _ in range(trial.model.halting_rule().segments):
         output = model.segment(state, batch, draws)
         state = output.state
-    losses = cross_entropy(output.logits, batch["labels"], trial.loss).sum(-1)
+    logits = output.logits
+    losses = cross_entropy(logits, batch["labels"], trial.loss).sum(-1)
     confidence = None if output.q is None else output.q[:, 0].float().sigmoid()
-    return output.logits.argmax(-1).int(), losses.float(), confidence
+    return logits.argmax(-1).int(), losses.float(), confidence
 
 
 def _by_row(answers: Answers) -> dict[str, np.ndarray]:

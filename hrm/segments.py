@@ -125,12 +125,13 @@ def _score(
     output: SegmentOutput, carry: Carry, loss_kind: LossKind, row_weight: Tensor, target: Tensor | None
 ) -> Scored:
     labels = carry.rows["labels"]
-    by_row = cross_entropy(output.logits, labels, loss_kind).sum(-1)
+    logits = output.logits
+    by_row = cross_entropy(logits, labels, loss_kind).sum(-1)
     loss = (by_row * row_weight).sum()
     with torch.no_grad():
         scored = labels != IGNORE
         tokens = scored.sum(-1)
-        correct = ((output.logits.argmax(-1) == labels) & scored).sum(-1)
+        correct = ((logits.argmax(-1) == labels) & scored).sum(-1)
         exact = correct == tokens
         ended = carry.halted & (tokens > 0)
         sums = {

@@ -133,11 +133,12 @@ def traces(
 
 def _said(output: SegmentOutput, before: State, labels: Tensor, loss: LossKind) -> dict[str, np.ndarray]:
     """One segment's share of a trace."""
-    best = log_probabilities(output.logits, loss).max(-1)
+    logits = output.logits
+    best = log_probabilities(logits, loss).max(-1)
     said = {
         "predictions": best.indices.int(),
         "probabilities": best.values.exp(),
-        "losses": cross_entropy(output.logits, labels, loss).sum(-1),
+        "losses": cross_entropy(logits, labels, loss).sum(-1),
         **({} if output.q is None else {"q": output.q.float()}),
         **{f"moved {name}": _moved(before[name], z) for name, z in output.state.items()},
     }

@@ -8,6 +8,7 @@ and logits. Whatever repeats segments, halts rows and carries state across batch
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from hrm.errors import Problem
 from hrm.nn.attention import AttentionKernel
+from hrm.nn.cache import CachePass
 from hrm.nn.draws import Draws
 from hrm.nn.gated import GatedAttention, GatedBlock
 from hrm.nn.halting import HaltingSpec
@@ -29,7 +31,8 @@ State = dict[str, Tensor]
 """A model's state between segments, by name; each tensor is [B, ...], row by row. Empty for a model without state."""
 Rows = dict[str, Tensor]
 """`inputs` [B, S], `labels` [B, S], `puzzle_identifiers` [B], and any further column of the data; int64 on the compute
-device. Every model heeds `documents` [B, S] (`hrm.nn.documents`) or refuses it."""
+device. Every model heeds `documents` [B, S] (`hrm.nn.documents`) or refuses it. After positions that a cache holds,
+`inputs` is of the further ones, `documents` of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +50,21 @@ class Flops:
 
 @dataclass(frozen=True, slots=True)
 class SegmentOutput:
-    """What one segment gives. Shapes: B rows, S positions, V vocabulary."""
+    """What one segment gives. Shapes: B rows, S positions, D hidden, V vocabulary."""
 
     state: State
     """Not detached; the caller detaches it between segments."""
-    logits: Tensor
-    """[B, S, V], in the compute dtype."""
+    answer: Tensor
+    """[B, S, D], in the compute dtype: what the head reads."""
+    head: Callable[[Tensor], Tensor]
+    """[..., D] -> [..., V]."""
     q: Tensor | None = None
     """[B, 2] float32: halt and continue logits; None for a model that cannot halt."""
+
+    @property
+    def logits(self) -> Tensor:
+        """[B, S, V], in the compute dtype; computed anew at each look."""
+        return self.head(self.answer)
 
 
 class Model(nn.Module, ABC):
@@ -70,9 +80,19 @@ class Model(nn.Module, ABC):
     def initial_state(self, num_rows: int, draws: Draws) -> State:
         """The state of rows that have seen no segment yet."""
 
+    def state_at(self, num_rows: int, draws: Draws, positions: Tensor) -> State:
+        """The initial state of some positions alone: [S] of every row, or [B, S]."""
+        places = positions.expand(num_rows, -1).unsqueeze(-1)
+        state = self.initial_state(num_rows, draws)
+        return {name: z.gather(1, places.expand(-1, -1, z.shape[-1])) for name, z in state.items()}
+
     @abstractmethod
-    def segment(self, state: State, rows: Rows, draws: Draws) -> SegmentOutput:
-        """One segment. Gradients flow as the model prescribes."""
+    def segment(self, state: State, rows: Rows, draws: Draws, cache: CachePass | None = None) -> SegmentOutput:
+        """One segment. Gradients flow as the model prescribes.
+
+        cache: earlier positions of the same rows, of a model that does not see the future; rows and state are of the
+        positions after these.
+        """
 
     def next_q(self, state: State, rows: Rows, draws: Draws) -> Tensor | None:
         """[B, 2]: `q` of one more segment, without the work that only its state and logits need."""

@@ -2,8 +2,8 @@
 
 z_H starts as the token embeddings, z_L as a fixed vector; for i < H_cycles: { for j < L_cycles: z_L = L(z_L + z_H);
 z_H = H(z_H + z_L) }. The last calls carry gradient, few at first and more as the training goes on. Rows may have a
-column `prefix_lengths` [B]: so many positions are the prompt and see each other, the rest is causal. Rows of several
-documents (`documents`) are causal throughout: a prompt is counted from the start of its row.
+column `prefix_lengths` [B]: so many positions are the prompt and see each other, the rest is causal. A prompt is
+counted from the start of its row: of several documents only the first can have one.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from typing import Literal, Self
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from hrm.errors import Problem, SpecError
 from hrm.models import AttentionModelSpec, Flops, Model, Rows, SegmentOutput, State
 from hrm.nn.attention import Rotary
-from hrm.nn.documents import document_mask
+from hrm.nn.cache import CachePass
+from hrm.nn.documents import positions_of, visible
 from hrm.nn.draws import Draws
-from hrm.nn.gated import GatedStack, prefix_mask
+from hrm.nn.gated import GatedStack
 from hrm.nn.layers import BlockShape, Embedding, Linear, truncated_normal
 from hrm.tasks import TaskShape
 
@@ -98,25 +97,15 @@ class HRMText(Model):
     def initial_state(self, num_rows: int, draws: Draws) -> State:
         return {}
 
-    def segment(self, state: State, rows: Rows, draws: Draws) -> SegmentOutput:
+    def segment(self, state: State, rows: Rows, draws: Draws, cache: CachePass | None = None) -> SegmentOutput:
         slow = self.embed_tokens(rows["inputs"], self.compute_dtype) * math.sqrt(self.spec.hidden_size)
         fast = self.get_buffer("L_init").to(slow.dtype).expand_as(slow)
-        tables, mask = self.rotary(slow.shape[1]), _mask(rows)
+        past = 0 if cache is None else cache.past
+        tables, mask = self.rotary(positions_of(rows, past)), visible(rows, True, past, rows.get("prefix_lengths"))
         for call, carries in self.spec.calls(self.spent if self.training else 1.0):
             with torch.set_grad_enabled(torch.is_grad_enabled() and carries):
                 if call == "H":
-                    slow = self.H_level(slow + fast, tables, mask)
+                    slow = self.H_level(slow + fast, tables, mask, cache)
                 else:
-                    fast = self.L_level(fast + slow, tables, mask)
-        return SegmentOutput({}, self.lm_head(slow))
-
-
-def _mask(rows: Rows) -> Tensor | None:
-    """What each position may look at; None for all that is before it."""
-    lengths, documents = rows.get("prefix_lengths"), rows.get("documents")
-    if documents is None:
-        return None if lengths is None else prefix_mask(lengths, rows["inputs"].shape[1])
-    if lengths is not None:
-        rule = "hrm_text must be given rows with a prompt (`prefix_lengths`) or with several documents, got both"
-        raise SpecError(Problem("task", rule, "Build the dataset without packing, or without prompts"))
-    return document_mask(documents, causal=True)
+                    fast = self.L_level(fast + slow, tables, mask, cache)
+        return SegmentOutput({}, slow, self.lm_head)

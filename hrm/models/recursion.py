@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from hrm.errors import Problem, SpecError
 from hrm.models import BlockModelSpec, Flops, Model, Rows, SegmentOutput, State
 from hrm.nn.attention import Rotary
-from hrm.nn.documents import document_mask, places
+from hrm.nn.cache import CachePass
+from hrm.nn.documents import places, positions_of, visible
 from hrm.nn.draws import Draws
 from hrm.nn.halting import HaltingSpec
 from hrm.nn.layers import BlockShape, Embedding, Linear, Stack, truncated_normal
@@ -144,6 +145,14 @@ def scaled(count: int, share: float) -> int:
     return max(1, round(share * count))
 
 
+class _Seen(NamedTuple):
+    """What a pass sees: where its positions are, what they may look at, what is known of earlier ones."""
+
+    tables: Tensor | None
+    mask: Tensor | None
+    cache: CachePass | None
+
+
 class RecursiveModel(Model):
     """The module; parameter names follow the originals' state dicts."""
 
@@ -185,43 +194,49 @@ class RecursiveModel(Model):
         vectors = {name: self.get_buffer(buffer).to(self.compute_dtype) for name, buffer in self.start_of.items()}
         return {name: vector.expand(num_rows, *shape) for name, vector in vectors.items()}
 
-    def segment(self, state: State, rows: Rows, draws: Draws) -> SegmentOutput:
-        z = self._recur(state, rows, draws)
+    def segment(self, state: State, rows: Rows, draws: Draws, cache: CachePass | None = None) -> SegmentOutput:
+        z = self._recur(state, rows, draws, cache=cache)
         answer = z[next(iter(self.start_of))]
-        return SegmentOutput(z, self.lm_head(answer[:, self.prefix :]), self._q(answer))
+        return SegmentOutput(z, answer[:, self.prefix :], self.lm_head, self._q(answer))
 
     def next_q(self, state: State, rows: Rows, draws: Draws) -> Tensor | None:
         return self._q(self._recur(state, rows, draws, first=True)[next(iter(self.start_of))])
 
-    def _recur(self, state: State, rows: Rows, draws: Draws, first: bool = False) -> State:
+    def _recur(
+        self, state: State, rows: Rows, draws: Draws, first: bool = False, cache: CachePass | None = None
+    ) -> State:
         """All calls of a segment; with `first` the last one gives the first position alone."""
-        x, z, mask = self._embed(rows), dict(state), self._mask(rows)
+        past = 0 if cache is None else cache.past
+        x, z, seen = self._embed(rows, past), dict(state), self._seen(rows, past, cache)
         calls, first_with_gradient = self.spec.calls_at(self.spent if self.training else 1.0)
         for number, call in enumerate(calls):
             with torch.set_grad_enabled(torch.is_grad_enabled() and number >= first_with_gradient):
-                self._call(call, z, x, draws, first and number == len(calls) - 1, mask)
+                self._call(call, z, x, draws, first and number == len(calls) - 1, seen)
         return z
 
-    def _call(self, call: str, z: State, x: Tensor, draws: Draws, first: bool, mask: Tensor | None) -> None:
+    def _call(self, call: str, z: State, x: Tensor, draws: Draws, first: bool, seen: _Seen) -> None:
         """Run one stack and update its state in `z`."""
         slow, *rest = self.start_of
         fast = rest[0] if rest else slow
         name, other = (slow, z[fast]) if call == "H" else (fast, z[slow] + x if rest else x)
-        new = self.stack(call)(z[name] + other, self.rotary, draws, first, mask)
+        new = self.stack(call)(z[name] + other, seen.tables, draws, first, seen.mask, seen.cache)
         if self.spec.damping:
             new = self.spec.damping * z[name][:, : new.shape[1]] + (1.0 - self.spec.damping) * new
         if self.spec.noise and draws.training:
             new = new + self.spec.noise * draws.normal(tuple(new.shape[1:])).to(new.dtype)
         z[name] = new
 
-    def _mask(self, rows: Rows) -> Tensor | None:
-        """What each position may look at in rows of several documents. Raises SpecError."""
-        documents = rows.get("documents")
-        if documents is None:
-            return None
-        if self.packing_problem is not None:
+    def _seen(self, rows: Rows, past: int, cache: CachePass | None) -> _Seen:
+        """Raises SpecError for rows of several documents where the model cannot keep them apart."""
+        if self.packing_problem is not None and "documents" in rows:
             raise SpecError(self.packing_problem)
-        return document_mask(documents, self.spec.causal)
+        mask = visible(rows, self.spec.causal, past)
+        if self.rotary is None:
+            return _Seen(None, mask, cache)
+        where = positions_of(rows, past)
+        if self.prefix:
+            where = torch.arange(self.length, device=where.device)
+        return _Seen(self.rotary(where), mask, cache)
 
     def _q(self, answer: Tensor) -> Tensor | None:
         if self.spec.halting.rule == "none":
@@ -230,7 +245,7 @@ class RecursiveModel(Model):
         q: Tensor = self.q_head(answer[:, 0].float())
         return q
 
-    def _embed(self, rows: Rows) -> Tensor:
+    def _embed(self, rows: Rows, past: int) -> Tensor:
         """[B, P+S, D]: puzzle tokens then token embeddings, with learned positions if any, times sqrt(D)."""
         x: Tensor = self.embed_tokens(rows["inputs"], self.compute_dtype)
         if self.puzzle_emb is not None:
@@ -238,7 +253,12 @@ class RecursiveModel(Model):
             room = self.prefix * self.spec.hidden_size - vectors.shape[-1]
             x = torch.cat((nn.functional.pad(vectors, (0, room)).view(len(x), self.prefix, -1), x), dim=1)
         if self.embed_pos is not None:
-            documents, table = rows.get("documents"), self.embed_pos
-            whole = table.embedding_weight.to(x.dtype) if documents is None else table(places(documents), x.dtype)
-            x = math.sqrt(0.5) * (x + whole)
+            x = math.sqrt(0.5) * (x + self.embed_pos(self._places(rows, past), x.dtype))
         return x * math.sqrt(self.spec.hidden_size)
+
+    def _places(self, rows: Rows, past: int) -> Tensor:
+        """[S] or [B, S]: which learned position each one has; in rows of several documents counted from its own's."""
+        if "documents" in rows and "positions" not in rows:
+            return places(rows["documents"])[:, past:]
+        where = positions_of(rows, past)
+        return torch.arange(self.length, device=where.device) if self.prefix else where

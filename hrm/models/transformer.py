@@ -13,7 +13,8 @@ from pydantic import Field
 
 from hrm.models import BlockModelSpec, Flops, Model, Rows, SegmentOutput, State
 from hrm.nn.attention import Rotary
-from hrm.nn.documents import document_mask
+from hrm.nn.cache import CachePass
+from hrm.nn.documents import positions_of, visible
 from hrm.nn.draws import Draws
 from hrm.nn.layers import Embedding, Linear, Stack
 from hrm.tasks import TaskShape
@@ -53,8 +54,8 @@ class Transformer(Model):
     def initial_state(self, num_rows: int, draws: Draws) -> State:
         return {}
 
-    def segment(self, state: State, rows: Rows, draws: Draws) -> SegmentOutput:
+    def segment(self, state: State, rows: Rows, draws: Draws, cache: CachePass | None = None) -> SegmentOutput:
         x = self.embed_tokens(rows["inputs"], self.compute_dtype) * self.scale
-        documents = rows.get("documents")
-        mask = None if documents is None else document_mask(documents, self.causal)
-        return SegmentOutput({}, self.lm_head(self.stack(x, self.rotary, draws, mask=mask)))
+        past = 0 if cache is None else cache.past
+        tables, mask = self.rotary(positions_of(rows, past)), visible(rows, self.causal, past)
+        return SegmentOutput({}, self.stack(x, tables, draws, mask=mask, cache=cache), self.lm_head)

@@ -25,9 +25,10 @@ class Rotary(nn.Module):
         angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
         self.register_buffer("tables", torch.stack((angles.cos(), angles.sin())), persistent=False)
 
-    def forward(self, length: int) -> Tensor:
-        """[2, length, K / 2]: cosines and sines."""
-        return self.get_buffer("tables")[:, :length]
+    def forward(self, positions: Tensor) -> Tensor:
+        """Cosines and sines [2, S, K / 2] at positions [S], [2, B, 1, S, K / 2] at positions [B, S]."""
+        tables = self.get_buffer("tables")[:, positions]
+        return tables if positions.dim() == 1 else tables.unsqueeze(2)
 
 
 def rotate(x: Tensor, tables: Tensor) -> Tensor:
@@ -60,7 +61,8 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor | None, kernel: AttentionKernel) -> Tensor:
-    """[B, N, S, K] each -> [B, S, N * K]. mask [B, 1, S, S]: True where a position may look, instead of `causal`."""
+    """q [B, N, S, K], k and v [B, N, T, K] -> [B, S, N * K]. mask [B, 1, S, T]: True where a position may look,
+    instead of `causal`."""
     if kernel == "flash" and mask is None:
         mixed = flash_attention()(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), causal=causal)
         flat: Tensor = (mixed[0] if isinstance(mixed, tuple) else mixed).flatten(2)

@@ -1,4 +1,4 @@
-"""The parts of HRM-Text: pre-norm blocks whose attention is gated, their stacks, and the mask of a prompt.
+"""The parts of HRM-Text: pre-norm blocks whose attention is gated, and their stacks.
 
 A stack ends with a norm, so that a state keeps its scale however often the stack is called. No norm has parameters.
 
@@ -7,20 +7,13 @@ Shapes: B rows, S positions, D hidden, N heads, K head size.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from hrm.nn.attention import AttentionKernel, attend, rotate
+from hrm.nn.cache import CachePass
 from hrm.nn.layers import BlockShape, Linear, SwiGLU, rms_norm
 
 EPSILON = 1e-6
-
-
-def prefix_mask(lengths: Tensor, size: int) -> Tensor:
-    """[B, 1, S, S] bool, True where a position may look: back, and ahead within the first `lengths` [B]."""
-    position = torch.arange(size, device=lengths.device)
-    back = position <= position.unsqueeze(1)
-    return (back | (position < lengths.view(-1, 1, 1))).unsqueeze(1)
 
 
 class GatedAttention(nn.Module):
@@ -36,12 +29,15 @@ class GatedAttention(nn.Module):
         self.gqkv_proj = Linear(shape.hidden_size, 4 * shape.hidden_size)
         self.o_proj = Linear(shape.hidden_size, shape.hidden_size)
 
-    def forward(self, x: Tensor, tables: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, tables: Tensor, mask: Tensor | None, cache: CachePass | None = None) -> Tensor:
         """mask: instead of the causal one."""
         rows, length, _ = x.shape
         gqkv = self.gqkv_proj(x).view(rows, length, 4, self.num_heads, -1)
         q, k, v = gqkv[:, :, 1:].permute(2, 0, 3, 1, 4)
-        mixed = attend(rotate(q, tables), rotate(k, tables), v, True, mask, self.kernel)
+        k = rotate(k, tables)
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        mixed = attend(rotate(q, tables), k, v, True, mask, self.kernel)
         y: Tensor = self.o_proj(gqkv[:, :, 0].flatten(2).sigmoid() * mixed)
         return y
 
@@ -54,8 +50,8 @@ class GatedBlock(nn.Module):
         self.self_attn = GatedAttention(shape)
         self.mlp = SwiGLU(shape.hidden_size, shape.expansion)
 
-    def forward(self, x: Tensor, tables: Tensor, mask: Tensor | None) -> Tensor:
-        x = x + self.self_attn(rms_norm(x, EPSILON), tables, mask)
+    def forward(self, x: Tensor, tables: Tensor, mask: Tensor | None, cache: CachePass | None = None) -> Tensor:
+        x = x + self.self_attn(rms_norm(x, EPSILON), tables, mask, cache)
         y: Tensor = x + self.mlp(rms_norm(x, EPSILON))
         return y
 
@@ -67,7 +63,7 @@ class GatedStack(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(GatedBlock(shape) for _ in range(num_layers))
 
-    def forward(self, x: Tensor, tables: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, tables: Tensor, mask: Tensor | None, cache: CachePass | None = None) -> Tensor:
         for layer in self.layers:
-            x = layer(x, tables, mask)
+            x = layer(x, tables, mask, cache)
         return rms_norm(x, EPSILON)

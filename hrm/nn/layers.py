@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrm.nn.attention import AttentionKernel, Rotary, attend, rotate
+from hrm.nn.attention import AttentionKernel, attend, rotate
+from hrm.nn.cache import CachePass
 from hrm.nn.draws import Draws, dropout, truncated
 
 NORM_EPSILON = 1e-5
@@ -98,11 +99,16 @@ class Attention(nn.Module):
         self.qkv_proj = Linear(shape.hidden_size, 3 * shape.hidden_size)
         self.o_proj = Linear(shape.hidden_size, shape.hidden_size)
 
-    def forward(self, x: Tensor, tables: Tensor | None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, tables: Tensor | None, mask: Tensor | None = None, cache: CachePass | None = None
+    ) -> Tensor:
         rows, length, _ = x.shape
         qkv = self.qkv_proj(x).view(rows, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k = qkv[:2] if tables is None else rotate(qkv[:2], tables)
-        y: Tensor = self.o_proj(attend(q, k, qkv[2], self.causal, mask, self.kernel))
+        v = qkv[2]
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        y: Tensor = self.o_proj(attend(q, k, v, self.causal, mask, self.kernel))
         return y
 
 
@@ -115,12 +121,12 @@ class SwiGLU(nn.Module):
         self.gate_up_proj = Linear(size, 2 * inner)
         self.down_proj = Linear(inner, size)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, cache: CachePass | None = None) -> Tensor:
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        y: Tensor = self.down_proj(self.mix(F.silu(gate) * up, mask))
+        y: Tensor = self.down_proj(self.mix(F.silu(gate) * up, mask, cache))
         return y
 
-    def mix(self, inner: Tensor, mask: Tensor | None) -> Tensor:
+    def mix(self, inner: Tensor, mask: Tensor | None, cache: CachePass | None) -> Tensor:
         """What happens across positions between the two products: nothing here."""
         return inner
 
@@ -133,26 +139,29 @@ class ConvSwiGLU(SwiGLU):
         inner = _inner_size(size, expansion)
         self.dwconv = nn.Conv1d(inner, inner, kernel, groups=inner)
 
-    def mix(self, inner: Tensor, mask: Tensor | None) -> Tensor:
+    def mix(self, inner: Tensor, mask: Tensor | None, cache: CachePass | None) -> Tensor:
         weight, bias = self.dwconv.weight.to(inner.dtype), self.dwconv.bias
         assert bias is not None
-        return F.silu(depthwise(inner, weight.squeeze(1).t(), mask) + bias.to(inner.dtype))
+        return F.silu(depthwise(inner, weight.squeeze(1).t(), mask, cache) + bias.to(inner.dtype))
 
 
-def depthwise(x: Tensor, weight: Tensor, mask: Tensor | None = None) -> Tensor:
+def depthwise(x: Tensor, weight: Tensor, mask: Tensor | None = None, cache: CachePass | None = None) -> Tensor:
     """A causal depthwise convolution: x [B, S, D], weight [k, D], the last row for the present position.
 
-    mask [B, 1, S, S]: True where a position may look, see `attend`; elsewhere it reads zeros.
+    mask [B, 1, S, T]: True where a position may look, see `attend`; elsewhere it reads zeros.
     """
     length, kernel = x.shape[1], weight.shape[0]
-    padded = F.pad(x, (0, 0, kernel - 1, 0))
+    whole = x if cache is None else cache.extend_row(x)
+    past = whole.shape[1] - length
+    padded = F.pad(whole, (0, 0, kernel - 1, 0))
 
     def earlier(back: int) -> Tensor:
-        start = kernel - 1 - back
+        start = kernel - 1 - back + past
         shifted = padded[:, start : start + length]
         if mask is None or back == 0:
             return shifted
-        seen = F.pad(mask[:, 0].diagonal(-back, 1, 2), (back, 0))[:, :length]
+        absent = max(0, back - past)  # positions before the row's first
+        seen = F.pad(mask[:, 0].diagonal(past - back, 1, 2), (absent, 0))[:, :length]
         return shifted.where(seen.unsqueeze(-1), 0.0)
 
     y = earlier(kernel - 1) * weight[0]
@@ -168,8 +177,8 @@ class CausalConvolution(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(truncated_normal((kernel, size), kernel**-0.5))
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        return depthwise(x, self.weight.to(x.dtype), mask)
+    def forward(self, x: Tensor, mask: Tensor | None = None, cache: CachePass | None = None) -> Tensor:
+        return depthwise(x, self.weight.to(x.dtype), mask, cache)
 
 
 class Block(nn.Module):
@@ -202,22 +211,24 @@ class Block(nn.Module):
         keys: Tensor | None,
         first: bool = False,
         mask: Tensor | None = None,
+        cache: CachePass | None = None,
     ) -> Tensor:
         """x [B, S, D] -> the same, with `first` [B, 1, D]: the first position alone, which costs no MLP elsewhere.
 
-        tables: of the rotary positions; keys [num_dropouts, B]: where dropout is at work; mask [B, 1, S, S]: True where
-        a position may look, instead of everywhere or of everywhere back (an MLP across positions heeds none).
+        tables: of the rotary positions; keys [num_dropouts, B]: where dropout is at work; mask [B, 1, S, T]: True where
+        a position may look, instead of everywhere or of everywhere back (an MLP across positions heeds none); cache:
+        what is known of earlier positions.
         """
         rate = self.dropout
         if self.mlp_t is not None:
             columns = x.transpose(1, 2)
             x = rms_norm(columns + dropout(self.mlp_t(columns), rate, keys, 0)).transpose(1, 2)
         elif self.self_attn is not None:
-            x = rms_norm(x + dropout(self.self_attn(x, tables, mask), rate, keys, 0))
+            x = rms_norm(x + dropout(self.self_attn(x, tables, mask, cache), rate, keys, 0))
         x = x[:, :1] if first else x  # what follows reads no later position
         if self.conv is not None:
-            x = rms_norm(x + dropout(self.conv(x, mask), rate, keys, 1))
-        return rms_norm(x + dropout(self.mlp(x, mask), rate, keys, -1))
+            x = rms_norm(x + dropout(self.conv(x, mask, cache), rate, keys, 1))
+        return rms_norm(x + dropout(self.mlp(x, mask, cache), rate, keys, -1))
 
 
 class Stack(nn.Module):
@@ -228,12 +239,17 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Block(shape) for _ in range(num_layers))
 
     def forward(
-        self, x: Tensor, rotary: Rotary | None, draws: Draws, first: bool = False, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        tables: Tensor | None,
+        draws: Draws,
+        first: bool = False,
+        mask: Tensor | None = None,
+        cache: CachePass | None = None,
     ) -> Tensor:
-        """x [B, S, D] -> the same; with `first` the first position alone, [B, 1, D]. mask: see `Block`."""
-        tables = None if rotary is None else rotary(x.shape[1])
+        """x [B, S, D] -> the same; with `first` the first position alone, [B, 1, D]. The rest: see `Block`."""
         for number, layer in enumerate(self.layers, 1):
             assert isinstance(layer, Block)
             keys = draws.keys(layer.num_dropouts) if layer.dropout else None
-            x = layer(x, tables, keys, first and number == len(self.layers), mask)
+            x = layer(x, tables, keys, first and number == len(self.layers), mask, cache)
         return x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
@@ -19,6 +20,7 @@ from hrm.models.trm import TRMSpec
 from hrm.models.universal_transformer import UniversalTransformerSpec
 from hrm.models.urm import URMSpec
 from hrm.nn.attention import AttentionKernel
+from hrm.nn.cache import CachePass, KeyValueCache
 from hrm.nn.draws import Draws
 from hrm.nn.halting import HaltingSpec
 from hrm.segments import Carry, train_segment
@@ -96,6 +98,61 @@ def test_one_step_moves_every_parameter_and_lowers_the_loss(spec: ModelSpec) -> 
         optimizer.zero_grad()
         last = float(scored.sums["loss"])
     assert last < first
+
+
+def in_parts(model: Model, batch: dict[str, torch.Tensor], ends: list[int], segments: int) -> torch.Tensor:
+    """The logits of rows that are computed a few positions at a time."""
+    cache, parts, count = KeyValueCache(), [], len(batch["inputs"])
+    for start, end in pairwise([0, *ends]):
+        new = batch | {name: batch[name][:, start:end] for name in ("inputs", "positions") if name in batch}
+        new |= {"documents": batch["documents"][:, :end]} if "documents" in batch else {}
+        state = model.state_at(count, still(count), torch.arange(start, end))
+        one = CachePass(cache, start)
+        with torch.no_grad():
+            for _ in range(segments):
+                output = model.segment(state, new, still(count), one)
+                state = output.state
+            parts.append(output.logits)
+    return torch.cat(parts, 1)
+
+
+def at_full_depth(model: Model, batch: dict[str, torch.Tensor], segments: int) -> torch.Tensor:
+    count = len(batch["inputs"])
+    state = model.initial_state(count, still(count))
+    with torch.no_grad():
+        for _ in range(segments):
+            output = model.segment(state, batch, still(count))
+            state = output.state
+    return output.logits
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "explicit"])
+@pytest.mark.parametrize("ends", [[10], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], [4, 5, 6, 10]])
+def test_positions_after_a_cache_give_what_they_give_in_a_whole_row(
+    spec: ModelSpec, ends: list[int], kernel: AttentionKernel
+) -> None:
+    model, batch = built(spec).eval(), rows()
+    model.configure(torch.float32, kernel)
+    expected = at_full_depth(model, batch, 3)
+    torch.testing.assert_close(in_parts(model, batch, ends, 3), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("ends", [[10], [6, 7, 8, 9, 10]])
+def test_padding_before_a_text_changes_nothing(spec: ModelSpec, ends: list[int]) -> None:
+    model, batch = built(spec).eval(), rows()
+    pads = torch.tensor([0, 2, 5])
+    padded = torch.stack(
+        [
+            torch.cat((row[:0].new_full((n,), 7), row[: 10 - n]))
+            for row, n in zip(batch["inputs"], pads.tolist(), strict=True)
+        ]
+    )
+    place = torch.arange(10) - pads.unsqueeze(1)
+    columns = {"documents": (place >= 0).long(), "positions": place.clamp(min=0)}
+    found = in_parts(model, {**batch, "inputs": padded, **columns}, ends, 2)
+    expected = at_full_depth(model, batch, 2)
+    for number, n in enumerate(pads.tolist()):
+        torch.testing.assert_close(found[number, n:], expected[number, : 10 - n], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "explicit"])

@@ -74,22 +74,34 @@ def test_a_model_has_the_parameters_of_the_original(trace: Trace) -> None:
 
 
 def test_every_segment_of_an_evaluation_gives_the_original_logits(trace: Trace) -> None:
-    model = trace.model().eval()
-    rows = trace.rows("eval.batch.")
-    draws = Draws(0, 0, torch.arange(trace.config["batch_size"]), training=False)
-    state = model.initial_state(trace.config["batch_size"], draws)
-    for segment in range(1, trace.facts["segments"] + 1):
-        with torch.no_grad():
-            output = model.segment(state, rows, draws)
-        state = output.state
+    """To 1e-5, or to twice the rounding of the recording itself: TRM's is up to 1.7e-5 away from its own formula in
+    float64 by its fourth segment, so that a bar below depends on the processor's order of sums."""
+    exact = segments_of(trace, torch.float64)
+    for segment, (found, truth) in enumerate(zip(segments_of(trace, torch.float32), exact, strict=True), 1):
         expected = trace.part(f"eval.segment{segment}.")
-        assert output.q is not None
         q = torch.stack((expected["q_halt_logits"], expected["q_continue_logits"]), dim=1)
-        for found, wanted in ((output.logits, expected["logits"]), (output.q, q)):
-            assert relative_error(found, wanted) <= 1e-5
-            if isinstance(model.spec, HRMSpec):
-                # Not TRM: in its fourth segment entries of the trace itself are 1e-4 away from float64.
-                torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+        for value, true, wanted in zip(found, truth, (expected["logits"], q), strict=True):
+            rounding = relative_error(true, wanted)
+            assert rounding <= 2e-5
+            assert relative_error(value, wanted) <= max(1e-5, 2 * rounding)
+            if isinstance(trace.spec(), HRMSpec):
+                assert rounding <= 5e-6
+                torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def segments_of(trace: Trace, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """Logits and Q of each segment of an evaluation that computes in this type."""
+    model, rows, size = trace.model().eval(), trace.rows("eval.batch."), trace.config["batch_size"]
+    model.compute_dtype = dtype
+    draws, found = Draws(0, 0, torch.arange(size), training=False), []
+    state = model.initial_state(size, draws)
+    for _ in range(trace.facts["segments"]):
+        output = model.segment(state, rows, draws)
+        assert output.q is not None
+        found.append((output.logits, output.q))
+        state = output.state
+    return found
 
 
 def test_training_follows_the_original_step_by_step(trace: Trace) -> None:

@@ -23,7 +23,7 @@ from hrm.models.trm import TRMSpec
 from hrm.models.universal_transformer import UniversalTransformerSpec
 from hrm.models.urm import URMSpec
 from hrm.nn.attention import AttentionKernel
-from hrm.nn.documents import document_mask, places
+from hrm.nn.documents import places, visible
 from hrm.nn.draws import Draws
 from hrm.nn.gated import GatedBlock
 from hrm.nn.halting import HaltingSpec
@@ -64,8 +64,15 @@ def logits(model: Model, rows: dict[str, Tensor]) -> Tensor:
     return model.segment(model.initial_state(count, still(count)), rows, still(count)).logits
 
 
+def mask_of(documents: list[list[int]], causal: bool, past: int = 0, prompts: list[int] | None = None) -> Tensor:
+    rows = {"inputs": torch.zeros(len(documents), len(documents[0]) - past), "documents": torch.tensor(documents)}
+    seen = visible(rows, causal, past, None if prompts is None else torch.tensor(prompts))
+    assert seen is not None
+    return seen
+
+
 def test_a_position_sees_its_own_document_only() -> None:
-    seen = document_mask(torch.tensor([[3, 3, 1, 0], [5, 6, 6, 6]]), causal=False)
+    seen = mask_of([[3, 3, 1, 0], [5, 6, 6, 6]], causal=False)
     assert seen[:, 0].int().tolist() == [
         [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
         [[1, 0, 0, 0], [0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1]],
@@ -73,7 +80,7 @@ def test_a_position_sees_its_own_document_only() -> None:
 
 
 def test_under_a_causal_mask_it_sees_no_later_position_of_it() -> None:
-    seen = document_mask(torch.tensor([[3, 3, 1, 0]]), causal=True)
+    seen = mask_of([[3, 3, 1, 0]], causal=True)
     assert seen[0, 0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 
 
@@ -145,14 +152,14 @@ def test_a_segment_makes_one_mask_for_all_its_layers_and_none_without_documents(
     model, seen = built(spec), []
     for module in model.modules():
         if isinstance(module, Block | GatedBlock):
-            module.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[-1]))
+            module.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[-2]))
     logits(model, batch())
     without = len(seen)
     assert without > 1
     assert seen == [None] * without
     logits(model, batch(documents=DOCUMENTS))
     assert len({id(mask) for mask in seen[without:]}) == 1
-    assert torch.equal(seen[-1], document_mask(DOCUMENTS, causal=True))
+    assert torch.equal(seen[-1], visible({"inputs": DOCUMENTS, "documents": DOCUMENTS}, causal=True))
 
 
 def test_the_flash_kernel_leaves_masks_to_the_one_that_takes_them() -> None:
@@ -199,10 +206,18 @@ def test_a_model_that_cannot_part_documents_refuses_them(spec: ModelSpec, messag
     assert message.startswith(problem.place)
 
 
-def test_a_prompt_in_a_row_of_several_documents_is_refused() -> None:
-    rows = batch(documents=DOCUMENTS, prefix_lengths=torch.tensor([2, 2]))
-    with pytest.raises(SpecError, match=r"`prefix_lengths`.*or with several documents, got both.*without packing"):
-        logits(built(CAUSAL["hrm_text"]), rows)
+def test_a_prompt_is_read_as_a_whole_within_its_document() -> None:
+    """Padding before a prompt is such a document."""
+    seen = mask_of([[0, 1, 1, 1]], causal=True, prompts=[3])
+    assert seen[0, 0].int().tolist() == [[1, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 1, 1]]
+
+
+def test_the_mask_of_further_positions_is_the_end_of_the_whole_rows() -> None:
+    documents = [[0, 0, 1, 1, 1], [2, 2, 2, 2, 2]]
+    for prompts in (None, [3, 4]):
+        whole = mask_of(documents, causal=True, prompts=prompts)
+        for past in (1, 3, 4):
+            assert torch.equal(mask_of(documents, True, past, prompts), whole[:, :, past:])
 
 
 def test_packing_changes_the_rows_and_not_what_is_measured(tmp_path: Path, make_trial: MakeTrial) -> None:

@@ -119,7 +119,9 @@ def test_an_evaluation_follows_the_formula_segment_after_segment(spec: Recursive
 
 @every_spec
 def test_the_gradients_of_a_training_follow_the_formula(spec: RecursiveSpec) -> None:
+    """In float64: in float32 the rounding of a processor's own order of sums comes up to the bar."""
     model = built(spec).train()
+    model.compute_dtype = torch.float64
     naive, batch = Naive(model), rows()
     output = model.segment(model.initial_state(ROWS, draws()), batch, draws())
     shape, again = (model.length, spec.hidden_size), draws()
