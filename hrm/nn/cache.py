@@ -38,6 +38,10 @@ class KeyValueCache:
             self._slots[layer_idx] = torch.cat((keys, key_states), 2), torch.cat((values, value_states), 2)
         return self._slots[layer_idx]
 
+    def keep(self, rows: Tensor) -> None:
+        """Let the other rows go; rows: indices, or a mask [B]."""
+        self._slots = [(keys[rows], values[rows]) for keys, values in self._slots]
+
 
 class CachePass:
     """One forward pass of new positions, all segments of it, after `past` positions that the cache holds."""
