@@ -19,7 +19,7 @@ from hrm.nn.attention import AttentionKernel
 from hrm.nn.draws import Draws
 from hrm.nn.gated import GatedAttention
 from hrm.tasks import TaskShape
-from hrm.transformers import from_transformers, to_transformers, transformers_config
+from hrm.huggingface.hrm_text import from_transformers, to_transformers, transformers_config
 
 transformers = pytest.importorskip("transformers", minversion="5.9")
 
