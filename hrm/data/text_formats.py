@@ -57,6 +57,10 @@ class PlainFormat(Spec):
         """One document. Raises SpecError for a record without the field."""
         yield (Piece(_text(record, (self.field,), place), True),)
 
+    def prompt(self, text: str) -> str:
+        """What a model goes on from: the text itself."""
+        return text
+
 
 class InstructionFormat(Spec):
     """A prompt made of the record's fields, and the response.
@@ -87,6 +91,15 @@ class InstructionFormat(Spec):
             raise _lacks(record, (str(error.args[0]),), place) from error
         # Without a response nothing is scored: the document is dropped as empty.
         yield (Piece(prompt, loss_on == "all" and bool(response.strip())), Piece(response, True))
+
+    def prompt(self, text: str) -> str:
+        """An instruction without input, up to where the response starts. Raises SpecError for a template that names
+        further fields."""
+        try:
+            return self.template.format_map({"instruction": text, "input": ""}) if text.strip() else ""
+        except KeyError as error:
+            rule = f"its template names the field {error.args[0]}, which a prompt does not have"
+            raise SpecError(Problem("format", rule, "Write the whole prompt yourself and say --raw")) from error
 
 
 ROLES = {
@@ -137,6 +150,13 @@ class ChatFormat(Spec):
             case "tree":
                 for messages, known in _threads(record[name], f"{place}: {name}"):
                     yield self._written(messages, loss_on, known)
+
+    def prompt(self, text: str) -> str:
+        """A conversation of one user's turn, up to where the assistant's words start."""
+        if not text.strip():
+            return ""
+        mark = self.assistant.split("{content}")[0].rstrip(" ")
+        return "".join(piece.text for piece in self._written([("user", text)], "all")) + mark
 
     def _written(self, messages: list[Message], loss_on: LossOn, known: int = 0) -> Document:
         """Pieces of the turns; the first `known` messages are context only."""

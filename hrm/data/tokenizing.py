@@ -30,19 +30,24 @@ _LINE_END = re.compile(r"(?<=\S)\n(?=\S)")
 
 
 class TextTokenizer:
-    """A tokenizer with its special tokens, by number; `begin` and `end` frame a document and may be one token."""
+    """A tokenizer with its special tokens, by number; `begin` and `end` frame a document and may be one token.
 
-    def __init__(self, backend: Tokenizer, begin: int, end: int, pad: int, unknown: int | None = None) -> None:
+    begin: None where a document starts with its first token.
+    """
+
+    def __init__(self, backend: Tokenizer, begin: int | None, end: int, pad: int, unknown: int | None = None) -> None:
         backend.encode_special_tokens = True  # what a text writes like a special token is text
         words = backend.get_vocab(with_added_tokens=True)
         self.begin, self.end, self.pad, self.unknown = begin, end, pad, unknown
+        self.opening = [] if begin is None else [begin]
+        """What stands before a document's text."""
         self.vocabulary = [f"<unused {token}>" for token in range(max(words.values()) + 1)]
         """Token -> how it is written; byte-level tokens in the alphabet of `byte_alphabet`."""
         for word, token in words.items():
             self.vocabulary[token] = word
         added = backend.get_added_tokens_decoder()
         special = {token for token, word in added.items() if word.special} - {unknown}
-        self.special = frozenset({begin, end, pad} | special)
+        self.special = frozenset({*self.opening, end, pad} | special)
         """The tokens that stand for no text."""
         self._backend = backend
         self._sizes = _bytes_by_token(self.vocabulary, self.special)
@@ -58,6 +63,19 @@ class TextTokenizer:
             tokens, sizes = ([pair[side] for pair in pairs] for side in (0, 1))
             result.append((np.concatenate(tokens), np.concatenate(sizes)))
         return result
+
+    def prompt(self, text: str) -> list[int]:
+        """The tokens of a document that starts with this text, for a model to go on from; none for an empty text."""
+        tokens: list[int] = self.encode([text])[0][0].tolist()
+        return [*self.opening, *tokens] if tokens else []
+
+    def unknown_words(self, text: str) -> list[str]:
+        """What of a text the vocabulary lacks, in order, none twice."""
+        if self.unknown is None:
+            return []
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        places = (place for token, place in zip(encoding.ids, encoding.offsets, strict=True) if token == self.unknown)
+        return list(dict.fromkeys(text[start:end] for start, end in places))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens; special ones are left out."""
@@ -93,16 +111,17 @@ def tokenized(documents: Iterable[Document], tokenizer: TextTokenizer) -> Iterat
 
     The end is scored where the last piece is. What stands before the first scored piece is the prompt.
     """
+    opening = np.array(tokenizer.opening, dtype=np.int32)
     for batch in _batches(documents):
         encoded = iter(tokenizer.encode([piece.text for document in batch for piece in document]))
         for document in batch:
             parts = [next(encoded) for _ in document]
             marks = [np.full(len(part[0]), piece.scored) for part, piece in zip(parts, document, strict=True)]
-            prompt = 1 + (0 if document[0].scored else len(parts[0][0]))
+            prompt = len(opening) + (0 if document[0].scored else len(parts[0][0]))
             yield TokenizedDocument(
-                np.concatenate([[tokenizer.begin], *(tokens for tokens, _ in parts), [tokenizer.end]], dtype=np.int32),
-                np.concatenate([[False], *marks, [document[-1].scored]]),
-                np.concatenate([[0], *(sizes for _, sizes in parts), [0]], dtype=np.int32),
+                np.concatenate([opening, *(tokens for tokens, _ in parts), [tokenizer.end]], dtype=np.int32),
+                np.concatenate([opening < 0, *marks, [document[-1].scored]]),
+                np.concatenate([0 * opening, *(sizes for _, sizes in parts), [0]], dtype=np.int32),
                 prompt,
             )
 

@@ -7,9 +7,10 @@ names the built folder. A built dataset is a folder of Arrow files with a manife
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ import pyarrow as pa
 from hrm.data.checks import IGNORE
 from hrm.data.dataset import DatasetWriter, Rows
 from hrm.data.sources import SourceSpec
+from hrm.data.tokenizing import TextTokenizer
 from hrm.spec import Spec
 
 __all__ = ["IGNORE", "Answer", "Answers", "Sums", "TaskShape", "TaskSpec"]
@@ -51,8 +53,26 @@ class Answers:
         return len(self.tokens)
 
 
-Answer = Callable[[Mapping[str, np.ndarray]], Answers]
-"""Runs a model at full depth on rows of any number, given as columns."""
+class Answer(Protocol):
+    """A model that is asked, at full depth."""
+
+    def __call__(self, rows: Mapping[str, np.ndarray], /) -> Answers:
+        """What it says to rows of any number, given as columns."""
+        ...
+
+    def continued(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, /) -> list[list[int]]:
+        """What it says after prompts: the most likely token, again and again, up to the end token, which is left out.
+
+        Only of a task with a tokenizer.
+        """
+        ...
+
+    @property
+    def tokenizer(self) -> TextTokenizer | None:
+        """`TaskSpec.text_tokenizer` of the dataset."""
+        ...
+
+
 Sums = dict[str, tuple[float, float]]
 """Metric -> (sum, weight): over many rows the sums and the weights add up, and their quotient is the metric."""
 
@@ -87,6 +107,19 @@ class TaskSpec(Spec, ABC):
     @abstractmethod
     def smoke(cls) -> Self:
         """The tiniest honest recipe of this kind: builds in well under a second."""
+
+    def text_tokenizer(self, directory: Path, vocabulary: list[str]) -> TextTokenizer | None:
+        """From text to tokens and back, of the dataset that is built in a folder; None where rows are no text."""
+        return None
+
+    def prompt(self, text: str) -> str:
+        """What a person says, as the rows put it: up to where a model goes on. Raises SpecError where that is open."""
+        return text
+
+    @property
+    def prompts_whole(self) -> bool:
+        """True where prompts are read as a whole by models that can (PrefixLM)."""
+        return False
 
     def forms(self, split: str) -> int:
         """How many forms (augmentations) a stored row of this split stands for; they are made when they are read."""

@@ -13,6 +13,7 @@ import math
 import random
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -32,6 +33,7 @@ from hrm.data.red_team_conversations import (
     ordered_triples,
 )
 from hrm.data.red_team_metrics import NAMED_LATER, judge, named_later
+from hrm.data.red_team_tokenizer import conversation_tokenizer
 from hrm.data.red_team_turns import (
     END,
     GOALS,
@@ -44,6 +46,7 @@ from hrm.data.red_team_turns import (
     STRATEGIES,
     TACTICS,
 )
+from hrm.data.tokenizing import TextTokenizer
 from hrm.tasks import IGNORE, Answer, Answers, Sums, TaskSpec
 
 EXAMINED = 64
@@ -156,6 +159,18 @@ class RedTeamSpec(TaskSpec):
         words = [vocabulary[token] for token in tokens if token >= 0]
         lines = [f"\n{ROLES[word]}:" if word in ROLES else word for word in words if word not in (PAD, END)]
         return " ".join(lines).replace(" \n", "\n").lstrip("\n")
+
+    def text_tokenizer(self, directory: Path, vocabulary: list[str]) -> TextTokenizer:
+        return conversation_tokenizer(vocabulary)
+
+    def prompt(self, text: str) -> str:
+        """What starts with no role is said by the first one."""
+        named = any(text.lstrip().startswith((role, f"{name}:")) for role, name in ROLES.items())
+        return text if named or not text.strip() else f"{SPEAKERS[0]}: {text}"
+
+    @property
+    def prompts_whole(self) -> bool:
+        return self.prompt_turns > 0
 
     def score(self, answers: Answers, vocabulary: list[str]) -> Sums:
         """Of the strategies, tactics and goals named after the opening turns, each told apart: the share foreseen."""

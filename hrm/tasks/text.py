@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -21,7 +22,7 @@ from hrm.data.packing import Span, TokenizedDocument, chunks, packed, windows
 from hrm.data.sources import SourceSpec
 from hrm.data.text_formats import Document, FormatSpec, LossOn, PlainFormat
 from hrm.data.tokenizers import SPECIAL, BytesTokenizerSpec, TokenizerSpec
-from hrm.data.tokenizing import TextTokenizer, bytes_of, tokenized
+from hrm.data.tokenizing import TextTokenizer, bytes_of, load_tokenizer, tokenized
 from hrm.tasks import IGNORE, Answers, Sums, TaskSpec
 
 
@@ -88,6 +89,18 @@ class TextSpec(TaskSpec):
         if self.tokenizer.kind == "words":
             return " ".join(words)
         return bytes_of("".join(words)).decode(errors="replace").replace("▁", " ")
+
+    def text_tokenizer(self, directory: Path, vocabulary: list[str]) -> TextTokenizer:
+        """The one that was stored when the rows were made."""
+        return load_tokenizer(directory)
+
+    def prompt(self, text: str) -> str:
+        """In the format's words."""
+        return self.format.prompt(text)
+
+    @property
+    def prompts_whole(self) -> bool:
+        return self.prefix
 
     @property
     def metrics(self) -> tuple[str, ...]:
