@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,12 @@ class _ModelHolder(Spec):
 
 def model_spec(checkpoint: Checkpoint, place: str) -> ModelSpec:
     """What the checkpoint's model is. Raises SpecError for one that this version does not know."""
-    return parse_spec(_ModelHolder, {"model": checkpoint.manifest["spec"]["model"]}, place).model
+    return parse_model(checkpoint.manifest["spec"]["model"], place)
+
+
+def parse_model(said: Any, place: str) -> ModelSpec:
+    """Plain data as the spec of some model. Raises SpecError."""
+    return parse_spec(_ModelHolder, {"model": said}, place).model
 
 
 def load_model(checkpoint: Checkpoint, shape: TaskShape, place: str) -> Model:

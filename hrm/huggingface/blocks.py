@@ -1,0 +1,85 @@
+"""What Transformers does to the parts of a model: checkpointed blocks, values of what a folder does not hold, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import initialization
+
+from hrm.huggingface.configuration import HrmConfig
+from hrm.models import Model
+from hrm.nn.attention import Rotary
+from hrm.nn.gated import GatedBlock
+from hrm.nn.layers import Block
+
+
+@contextmanager
+def checkpoint_blocks(network: Model, function: Callable[..., Any] | None) -> Iterator[None]:
+    """Inside, blocks that carry gradient keep their input alone and compute again on the way back.
+
+    function: `torch.utils.checkpoint.checkpoint` with its options; None for none of it. Dropout is drawn from keys that
+    are among a block's inputs, so that it is the same again.
+    """
+    blocks = [] if function is None else [m for m in network.modules() if isinstance(m, Block | GatedBlock)]
+    for block in blocks:
+        block.forward = _checkpointed(block.forward, function)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward  # the class's own again
+
+
+def _checkpointed(forward: Callable[..., Any], function: Callable[..., Any] | None) -> Callable[..., Any]:
+    def run(*inputs: Any) -> Any:
+        if function is None or not torch.is_grad_enabled():
+            return forward(*inputs)
+        # Reentrant checkpoints lose the gradient of a call none of whose inputs has one: the first that carries any.
+        return function(forward, *inputs, use_reentrant=False)
+
+    return run
+
+
+def own_initialisation(module: nn.Module, network: Model, config: HrmConfig) -> None:
+    """Draw what no folder gave of a module's own values as a fresh model here would have it; what is loaded stays.
+
+    Rotary tables are in no folder, and empty in a model that was made on the meta device.
+    """
+    if isinstance(module, Rotary):
+        initialization.copy_(module.get_buffer("tables"), _fresh_tables(module, config))
+        return
+    own = dict((*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)))
+    missing = {n: v for n, v in own.items() if not (v.is_meta or getattr(v, "_is_hf_initialized", False))}
+    place = next((name for name, found in network.named_modules() if found is module), None)
+    if missing and place is None:  # made by Transformers, for a vocabulary of another size
+        initialization.normal_(own["weight"], std=own["weight"].shape[1] ** -0.5)
+    elif missing:
+        fresh = config.model_spec().build(config.task_shape()).get_submodule(str(place))
+        for name, value in missing.items():
+            initialization.copy_(
+                value, getattr(fresh, "embedding_weight" if hasattr(fresh, "embedding_weight") else name)
+            )
+
+
+def mark_drawn(network: Model) -> None:
+    """Its values are there already, and are not to be drawn again."""
+    for value in (*network.parameters(), *network.buffers()):
+        if not value.is_meta:
+            value._is_hf_initialized = True  # type: ignore[attr-defined]
+
+
+def steady_tables(network: Model, config: HrmConfig) -> None:
+    """Rotary tables in float32, as the originals have them, also where a cast of the whole model narrowed them."""
+    for module in network.modules():
+        if isinstance(module, Rotary) and module.get_buffer("tables").dtype != torch.float32:
+            module.tables = _fresh_tables(module, config)
+
+
+def _fresh_tables(module: Rotary, config: HrmConfig) -> torch.Tensor:
+    tables = module.get_buffer("tables")
+    theta = float((config.spec or {}).get("rotary_theta", 10000.0))
+    return Rotary(2 * tables.shape[2], tables.shape[1], theta).get_buffer("tables").to(tables.device)
