@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from analysis.course import course
+from analysis.course import course, start_in_words
 from analysis.intervals import Direction, Mean, mean_interval
 from analysis.records import TrialRecord
 from analysis.sweep import Sweep, model_kind, seed_of
@@ -69,6 +69,8 @@ class ArmResult:
     """Replicas of this configuration, in any state."""
     replicas_failed: int = 0
     """Of these, how many ended without a finite test metric: they are missing from the mean."""
+    started_from: str = ""
+    """Where its weights come from, if not from the seed."""
     course: list[str] = field(default_factory=list)
     """What happened on the way, in sentences: its population, and what got no more seeds and why."""
 
@@ -81,7 +83,12 @@ def measure_arms(sweep: Sweep) -> list[ArmResult]:
 
 def _measured(sweep: Sweep, task: str, arm: str) -> ArmResult:
     search, replicas = (sweep.select(task=task, arm=arm, phase=phase) for phase in ("search", "replica"))
-    return replace(_measure(sweep, task, arm), course=course(search, replicas, chosen_replicas(sweep, task, arm)))
+    trials = [*replicas, *search]
+    return replace(
+        _measure(sweep, task, arm),
+        started_from=start_in_words(trials[0].spec) if trials else "",
+        course=course(search, replicas, chosen_replicas(sweep, task, arm)),
+    )
 
 
 def measured(arms: Sequence[ArmResult], task: str) -> dict[str, dict[int, float]]:

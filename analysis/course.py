@@ -1,11 +1,12 @@
-"""What happened to an arm on the way, in sentences: its population, and what got no more seeds, when and why."""
+"""What happened to an arm on the way, in sentences: where it started, its population, what got no more seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
-from analysis.numbers import plural, significant
+from analysis.numbers import listing, plural, significant
 from analysis.records import TrialRecord
 
 
@@ -19,6 +20,18 @@ def course(search: Sequence[TrialRecord], replicas: Sequence[TrialRecord], chose
         elif trial.no_more_seeds:
             sentences.append(f"the configuration of {trial.source}: {trial.no_more_seeds}")
     return sentences
+
+
+def start_in_words(spec: dict[str, Any]) -> str:
+    """The checkpoint that a trial of this spec starts from; empty where its weights are drawn from the seed."""
+    start = spec.get("initialize_from")
+    if not start:
+        return ""
+    place = start["path"]
+    if start.get("trial"):
+        place = f"{start['arm']} of the sweep {start['sweep']} ({start['trial']}, {PurePath(place).name})"
+    anew = f", with {listing(start['without'])} drawn anew" if start.get("without") else ""
+    return f"{place}, weights {start['sha256'][:16]}{anew}"
 
 
 def _population(search: Sequence[TrialRecord], chosen: Sequence[TrialRecord]) -> list[str]:

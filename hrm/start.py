@@ -26,11 +26,27 @@ _WHAT_WEIGHTS_MEAN = (
 """Fields of a model with other values of which the same weights do not fit, or compute something else."""
 
 
+PLACES = ("path", "sweep", "arm", "task", "store", "trial")
+"""Fields that say where a start is, or was found: its digest is what it is."""
+
+
 class StartSpec(Spec):
-    """A checkpoint to start from (`checkpoint import` makes one of an original state dict)."""
+    """A checkpoint to start from (`checkpoint import` makes one of an original state dict).
+
+    A file gives a `path`, or the `sweep` whose best checkpoint is meant; the rest is found when it is loaded.
+    """
 
     path: str
     """Of the checkpoint's folder, readable by every worker."""
+    sweep: str | None = None
+    """A finished sweep, by its name in the same storage or by its directory."""
+    arm: str | None = None
+    task: str | None = None
+    """Of that sweep; may be left out where it has one only."""
+    store: str | None = None
+    """The URI of the store where that sweep's copies are, if not in this storage."""
+    trial: str | None = None
+    """The key of the trial in that sweep, once it is found."""
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """Of its weights (`hrm.checkpoint.weights_sha256`); an experiment fills it in when it is loaded."""
     without: tuple[str, ...] = ()
@@ -38,7 +54,7 @@ class StartSpec(Spec):
     `lm_head` for another vocabulary, `puzzle_emb` for other puzzles."""
 
     def canonical(self) -> dict[str, Any]:
-        return {name: value for name, value in super().canonical().items() if name != "path"}
+        return {name: value for name, value in super().canonical().items() if name not in PLACES}
 
 
 def unlike(model: ModelSpec, manifest: dict[str, Any], place: str) -> list[Problem]:
@@ -72,7 +88,8 @@ def take_over(start: StartSpec, spec: ModelSpec, model: Model) -> dict[str, Any]
     model.load_state_dict({name: w for name, w in weights.items() if _part(name) not in start.without}, strict=False)
     drawn_anew = [name for name in model.state_dict() if _part(name) in start.without]
     logger.info("starts from %s%s", start.path, f"; drawn anew: {', '.join(drawn_anew)}" if drawn_anew else "")
-    return {**came_from(Path(start.path), checkpoint), "drawn_anew": drawn_anew}
+    origin = {name: getattr(start, name) for name in ("sweep", "arm", "task", "trial")}
+    return {**came_from(Path(start.path), checkpoint), **origin, "drawn_anew": drawn_anew}
 
 
 def came_from(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -124,10 +124,18 @@ def _lineage(lineage: dict[str, Any] | None) -> list[str]:
     """Where the weights came from, the nearest source first."""
     lines = []
     while lineage:
-        what = lineage.get("format") or f"trial {lineage['trial_id'] or 'unknown'}, step {lineage['step']}"
+        what = lineage.get("format") or f"{_trial(lineage)}, step {lineage['step']}"
         lines.append(f"from {lineage['path']} ({what}, sha256 {lineage['sha256'][:16]})")
         lineage = lineage.get("lineage")
     return lines
+
+
+def _trial(lineage: dict[str, Any]) -> str:
+    """Which training the weights are of: by its place in a sweep where that is known, else by its id."""
+    if not lineage.get("trial"):
+        return f"trial {lineage['trial_id'] or 'unknown'}"
+    arm = f"{lineage['arm']} on {lineage['task']}"
+    return f"sweep {lineage['sweep']}, arm {arm}, trial {lineage['trial']}, {lineage['trial_id']}"
 
 
 def _assumptions(facts: dict[str, Any]) -> list[str]:

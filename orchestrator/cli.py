@@ -17,6 +17,7 @@ from orchestrator.checkpoint_options import add_checkpoint_commands
 from orchestrator.commands import Command, later
 from orchestrator.compare_options import add_compare_command
 from orchestrator.data_options import add_data_commands
+from orchestrator.generate_options import add_generate_command
 from orchestrator.look_options import add_look_commands
 from orchestrator.render_options import add_render_commands
 from orchestrator.signals import STOPPED
@@ -109,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         if name != "stop":
             look.add_argument("--store", help="look at the copies in this store: the storage is elsewhere, or lost")
 
+    add_generate_command(commands, _command)
     add_checkpoint_commands(commands, _command)
     add_data_commands(commands, _command)
     add_render_commands(commands, _command, _experiment_options)
@@ -143,7 +145,7 @@ def _sweep(options: argparse.Namespace) -> int:
     from orchestrator.progress import view_for
     from orchestrator.sweep import run_sweep
 
-    experiment = load_experiment(options.experiment, options.overrides, options.smoke, options.name)
+    experiment = load_experiment(options.experiment, options.overrides, options.smoke, options.name, options.storage)
     if options.dry_run:
         from orchestrator.dry_run import dry_run
 

@@ -9,6 +9,7 @@ import copy
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from hrm.errors import Problem, SpecError
 from hrm.spec import Spec, parse_spec
+from hrm.start import PLACES
 from hrm.strict_yaml import read_yaml
 from hrm.tasks import TaskSpec
 from hrm.trial import BudgetSpec, ObjectiveSpec, TrialSpec
@@ -34,7 +36,8 @@ from orchestrator.search import SamplerSpec
 from orchestrator.search.tpe import TPESpec
 from orchestrator.search_rules import unmeasured, unsearchable
 from orchestrator.space import Space, apply, merge, prove
-from orchestrator.starts import identified, unfit
+from orchestrator.stages import with_tokenizer
+from orchestrator.starts import begun_as, identified, unfit
 from orchestrator.trackers import TrackerSpec
 from orchestrator.trackers.mlflow import MlflowSpec
 
@@ -121,7 +124,8 @@ class ExperimentSpec(Spec):
             arm.pop("description")
         for holder in (data["base"], *(arm["patch"] for arm in data["arms"].values())):
             if isinstance(start := holder.get("initialize_from"), dict):
-                start.pop("path", None)  # the digest is the start, wherever it lies
+                for name in PLACES:  # the digest is the start, wherever it lies
+                    start.pop(name, None)
         return data
 
 
@@ -154,16 +158,24 @@ class Experiment:
 
 
 def load_experiment(
-    path: Path, overrides: list[str] | None = None, smoke: bool = False, name: str | None = None
+    path: Path,
+    overrides: list[str] | None = None,
+    smoke: bool = False,
+    name: str | None = None,
+    storage: Path = Path("runs"),
 ) -> Experiment:
-    """Read, override (`path=value`), check. Raises SpecError with every problem."""
+    """Read, override (`path=value`), check. Raises SpecError with every problem.
+
+    `storage`: where the sweeps are that it names, and itself, if it was begun.
+    """
     data = read_yaml(path)
     if smoke:
         data = with_smoke(data, path)
-    data, unfound = identified(with_overrides(data, overrides or []), str(path))
+    name = name or path.stem + ("-smoke" if smoke else "")
+    data, unfound = identified(with_overrides(data, overrides or []), str(path), storage, begun_as(storage, name))
     spec, problems = _parse(data, str(path))
     problems += unfound
-    tasks, task_problems = named_tasks(spec.tasks, path)
+    tasks, task_problems = named_tasks(spec.tasks, path, partial(with_tokenizer, storage=storage))
     problems += task_problems + _reserved(spec, path)
     arms = [
         _arm(spec, arm_name, arm, task_name, task)
@@ -176,7 +188,6 @@ def load_experiment(
     problems += _proved(spec, arms + stand_ins, path)
     if not task_problems:
         problems += astray({name: arm.tasks for name, arm in spec.arms.items()}, list(tasks), path)
-    name = name or path.stem + ("-smoke" if smoke else "")
     problems += _misnamed({"--name": [name], f"{path}: arms": spec.arms, f"{path}: tasks": tasks})
     problems += unpriced(spec.limits, spec.prices, str(path)) + unsuitable(spec, arms, str(path))
     problems += unmeasured(spec, tasks, str(path)) + unmatched(spec, str(path)) + unfit(spec, arms, str(path))

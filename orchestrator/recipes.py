@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,17 @@ from hrm.strict_yaml import read_yaml
 from hrm.tasks import TaskSpec
 from hrm.trial import AnyTaskSpec
 
+Completed = Callable[[dict[str, Any], str], dict[str, Any]]
+"""A recipe and its place to the recipe as it is meant. May raise SpecError."""
 
-def named_tasks(entries: Sequence[str | dict[str, Any]], path: Path) -> tuple[dict[str, TaskSpec], list[Problem]]:
-    """The tasks of the experiment file `path` by name, and what is wrong with them."""
+
+def named_tasks(
+    entries: Sequence[str | dict[str, Any]], path: Path, completed: Completed = lambda recipe, place: recipe
+) -> tuple[dict[str, TaskSpec], list[Problem]]:
+    """The tasks of the experiment file `path` by name, and what is wrong with them.
+
+    completed: fills in what a recipe leaves to where it is used.
+    """
     tasks: dict[str, TaskSpec] = {}
     problems: list[Problem] = []
     for number, entry in enumerate(entries):
@@ -26,7 +34,7 @@ def named_tasks(entries: Sequence[str | dict[str, Any]], path: Path) -> tuple[di
                 raise SpecError(
                     Problem(place, f"a second task is named {name!r}", "Put it in a recipe of another name")
                 )
-            tasks[name] = task_of(data, source)
+            tasks[name] = task_of(completed(data, source), source)
         except SpecError as error:
             for p in error.problems:
                 where = p.place.replace(f"{place}: task.", f"{place}.").replace(": task.", ": ")

@@ -95,7 +95,7 @@ def _job(options: argparse.Namespace) -> Any:
         gpus=options.gpus,
         memory_gib=options.memory,
     )
-    check_job(job)
+    check_job(job, options.storage)
     return job
 
 

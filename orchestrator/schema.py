@@ -26,6 +26,8 @@ def schema_of(what: str) -> dict[str, Any]:
         if "oneOf" in field:  # a patch without a `kind` is of several kinds at once
             field["anyOf"] = field.pop("oneOf")
             field.pop("discriminator", None)
+    definitions["StartSpec"].pop("required")  # filled in when the file is loaded
+    trial["properties"]["initialize_from"]["anyOf"].append({"type": "string"})
     definitions["PartialTrial"] = trial
     schema["$defs"] = definitions
     schema["properties"]["base"] = {"$ref": "#/$defs/PartialTrial"}

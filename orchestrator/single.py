@@ -93,7 +93,8 @@ def _of_experiment(options: argparse.Namespace, data: Path) -> Work:
     if options.experiment is None:
         rule = "a trial is needed: an experiment file, or --trial SWEEP/KEY"
         raise SpecError(Problem("train", rule, "Give one of them, such as experiments/text_adapt.yaml"))
-    experiment = with_data(load_experiment(options.experiment, options.overrides, options.smoke), data)
+    loaded = load_experiment(options.experiment, options.overrides, options.smoke, storage=data.parent)
+    experiment = with_data(loaded, data)
     arm = _arm(experiment, options)
     return Work(arm.name, arm.trial({}, options.seed), experiment.spec.resources, arm=arm)
 

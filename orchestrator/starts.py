@@ -10,42 +10,104 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from analysis.records import read_sweep_record
 from hrm.checkpoint import DamagedCheckpointError, open_checkpoint, read_manifest, weights_sha256
 from hrm.data.dataset import open_dataset
 from hrm.errors import Problem, SpecError
-from hrm.start import misfits, unlike
+from hrm.start import PLACES, misfits, unlike
+from orchestrator.stages import best_checkpoint, origin_of
 
 if TYPE_CHECKING:
     from orchestrator.experiment import Arm, ExperimentSpec
 
 FIELD = "initialize_from"
+_NAMES = ("sweep",)
+"""Fields that name a start without its place; what they mean may change, and a sweep that goes on keeps what it was."""
 _WAY_OUT = "Give the folder of a checkpoint; `checkpoint import` makes one of an original state dict"
+Start = dict[str, Any]
 
 
-def identified(data: dict[str, Any], place: str) -> tuple[dict[str, Any], list[Problem]]:
-    """The file's data with the digest of every checkpoint to start from, and what is wrong with these.
+def identified(
+    data: dict[str, Any], place: str, storage: Path, began: dict[str, Any]
+) -> tuple[dict[str, Any], list[Problem]]:
+    """The file's data with the folder and the digest of every checkpoint to start from, and what is wrong with these.
 
     A path alone stands for `{path: ...}`; it is made absolute. What is wrong is left out, so that the rest is checked.
+    `began`: what `begun_as` gives.
     """
-    data, problems = copy.deepcopy(data), []
+    problems: list[Problem] = []
+    data = copy.deepcopy(data)
+    base = next((_asked(holder[FIELD]) for where, holder in _holders(data) if where == "base"), None)
+    before = {where: holder[FIELD] for where, holder in _holders(began)}
     for where, holder in _holders(data):
-        start = {"path": holder[FIELD]} if isinstance(holder[FIELD], str) else holder[FIELD]
-        if not (isinstance(start, dict) and isinstance(start.get("path"), str)):
+        start = _asked(holder[FIELD])
+        if start is None or not start.keys() & set(PLACES):
             continue  # null, a patch of another field, or of a wrong type: the spec's own checks see to it
-        path = Path(start["path"]).expanduser().absolute()
+        if not start.keys() & {"path", *_NAMES}:
+            start = {**(base or {}), **start}  # such as another arm of the same sweep
         try:
-            manifest = read_manifest(path)
-            digest, _ = weights_sha256(manifest), manifest["spec"]["model"]
-        except (DamagedCheckpointError, KeyError, IndexError, TypeError) as error:
-            rule = "is no checkpoint of ours" if path.exists() else "there is no such folder"
-            problems.append(Problem(f"{place}: {where}.{FIELD}.path", f"{rule}: {start['path']} ({error})", _WAY_OUT))
+            holder[FIELD] = _as_it_was(start, before.get(where)) or _found(start, storage, f"{place}: {where}.{FIELD}")
+        except SpecError as error:
+            problems += error.problems
             del holder[FIELD]
-            continue
-        if start.get("sha256", digest) != digest:
-            rule = f"must be {digest}, as the checkpoint's weights are now, got {start['sha256']!r}"
-            problems.append(Problem(f"{place}: {where}.{FIELD}.sha256", rule, "Leave it out, or give that checkpoint"))
-        holder[FIELD] = {**start, "path": str(path), "sha256": digest}
     return data, problems
+
+
+def begun_as(storage: Path, name: str) -> dict[str, Any]:
+    """The experiment that the sweep of this name began with; empty where there is no such sweep yet."""
+    directory = storage / "sweeps" / name
+    if not (directory / "sweep.json").exists():
+        return {}
+    return read_sweep_record(directory).experiment
+
+
+def _asked(value: Any) -> Start | None:
+    """What a file says of a start, if it is anything that names one."""
+    start = {"path": value} if isinstance(value, str) else value
+    if not isinstance(start, dict) or any(not isinstance(start.get(name, ""), str | None) for name in PLACES):
+        return None
+    return {name: value for name, value in start.items() if value is not None or name not in PLACES}
+
+
+def _as_it_was(start: Start, before: Any) -> Start | None:
+    """The start that the sweep began with, where the file still asks for it by the same names."""
+    asked = {name: value for name, value in start.items() if name in PLACES}
+    if "path" in asked or "sha256" in start or not isinstance(before, dict) or not before.get("path"):
+        return None
+    if any(before.get(name) != value for name, value in asked.items()):
+        return None
+    with contextlib.suppress(DamagedCheckpointError):
+        if weights_sha256(read_manifest(Path(before["path"]))) == before.get("sha256"):
+            return {**start, **{name: before.get(name) for name in (*PLACES, "sha256")}}
+    return None
+
+
+def _found(start: Start, storage: Path, place: str) -> Start:
+    """The start with its folder, its digest and where it is from. Raises SpecError with what is wrong with it."""
+    if {"path", "sweep"} <= start.keys() and "sha256" not in start:  # with it: as a load has filled it in
+        rule = f"one of path and sweep must be given, got both, {start['path']!r} and {start['sweep']!r}"
+        raise SpecError(Problem(place, rule, "Leave one out"))
+    if not start.keys() & {"path", *_NAMES}:
+        rule = f"path or sweep must be given, got only {', '.join(start)}"
+        raise SpecError(Problem(place, rule, "Give one of them"))
+    where = "path" if "path" in start else "sweep"
+    if where == "path":
+        path = Path(start["path"]).expanduser().absolute()
+        found = {**{name: start.get(name) for name in PLACES}, **origin_of(path), "path": str(path)}
+    else:
+        found = best_checkpoint(storage, start, place)
+        path = Path(found["path"])
+    try:
+        manifest = read_manifest(path)
+        digest, _ = weights_sha256(manifest), manifest["spec"]["model"]
+    except (DamagedCheckpointError, KeyError, IndexError, TypeError) as error:
+        rule = "is no checkpoint of ours" if path.exists() else "there is no such folder"
+        raise SpecError(Problem(f"{place}.{where}", f"{rule}: {start[where]} ({error})", _WAY_OUT)) from error
+    if start.get("sha256", digest) != digest:
+        rule = f"must be {digest}, as the checkpoint's weights are now, got {start['sha256']!r}"
+        raise SpecError(Problem(f"{place}.sha256", rule, "Leave it out, or give that checkpoint"))
+    # What an arm says is laid over what the base says: also that there is no such place.
+    return {**start, **dict.fromkeys(PLACES), **found, "sha256": digest}
 
 
 def _holders(data: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -110,7 +110,8 @@ def _check_objective(experiment: Experiment, data_root: Path) -> None:
 def validate(options: argparse.Namespace) -> int:
     """The `validate` command; gives its exit code."""
     root = options.storage.resolve() / "data"
-    experiment = with_data(load_experiment(options.experiment, options.overrides, options.smoke), root)
+    loaded = load_experiment(options.experiment, options.overrides, options.smoke, storage=options.storage)
+    experiment = with_data(loaded, root)
     costs = check_built(experiment, root)
     spec, lines = experiment.spec, len(experiment.arms)
     searches, replicas = lines * spec.search.trials, lines * spec.replicas.seeds * spec.replicas.configurations

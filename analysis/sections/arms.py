@@ -88,6 +88,8 @@ def _notes(report: Report, arms: list[ArmResult]) -> list[str]:
         if arm.replicas_failed:
             failed = f"{arm.replicas_failed} of {plural(arm.replicas, 'replica')}"
             lines.append(f"{arm.name}: {failed} failed; the mean is of those that did not.")
+        if arm.started_from:
+            lines.append(f"{arm.name} starts from {arm.started_from}; what that took is not in its compute.")
         lines += [f"{arm.name}: {sentence}." for sentence in arm.course]
         if f"{arm.task}/{arm.name}/search" in report.exhausted:
             lines.append(f"{arm.name}: its search ended early, with every configuration of its space run once.")

@@ -52,8 +52,11 @@ class ClusterJob:
         return shlex.join([*words, *more])
 
 
-def check_job(job: ClusterJob) -> None:
-    """Raises SpecError with everything that is wrong: the file, the name, the nodes."""
+def check_job(job: ClusterJob, storage: Path) -> None:
+    """Raises SpecError with everything that is wrong: the file, the name, the nodes.
+
+    `storage`: where here the sweeps are that the file names.
+    """
     problems = [
         Problem(option, f"must be >= {least}, got {value}", "Raise it")
         for option, value, least in (
@@ -65,7 +68,7 @@ def check_job(job: ClusterJob) -> None:
         if value < least
     ]
     try:
-        loaded = load_experiment(job.experiment, list(job.overrides), job.smoke, job.name)
+        loaded = load_experiment(job.experiment, list(job.overrides), job.smoke, job.name, storage)
         if not problems:
             loaded.spec.resources.concurrency([(job.cpus, job.gpus)] * job.nodes)
     except SpecError as error:

@@ -105,12 +105,13 @@ def test_every_checkpoint_says_whose_weights_it_started_from(
 ) -> None:
     second = make_context("second")
     path = second.trial_directory / next(train(make_trial(initialize_from=start_of(origin)), second)).checkpoint
-    third = make_context("third")
-    last = next(train(make_trial(seed=2, initialize_from=start_of(path)), third)).checkpoint
+    third, found = make_context("third"), {"sweep": "first_stage", "arm": "hrm", "task": "text", "trial": "hrm-0001"}
+    last = next(train(make_trial(seed=2, initialize_from=start_of(path, **found)), third)).checkpoint
     lineage = read_checkpoint(third.trial_directory / last).manifest["lineage"]
     own, origins = read_checkpoint(path).manifest, read_checkpoint(origin).manifest
     assert (lineage["path"], lineage["sha256"]) == (str(path), weights_sha256(own))
     assert (lineage["trial_id"], lineage["step"], lineage["drawn_anew"]) == (own["trial_id"], 2, [])
+    assert {name: lineage[name] for name in found} == found
     assert lineage["lineage"]["trial_id"] == origins["trial_id"]
     assert lineage["lineage"]["lineage"] is None
 
@@ -121,6 +122,7 @@ def test_the_id_follows_the_weights_and_not_their_place(
     shutil.copytree(origin, tmp_path / "copy")
     trial = make_trial(initialize_from=start_of(origin))
     assert make_trial(initialize_from=start_of(tmp_path / "copy")).hash() == trial.hash()
+    assert make_trial(initialize_from=start_of(origin, sweep="first_stage", arm="hrm")).hash() == trial.hash()
     assert make_trial().hash() != trial.hash()
     assert make_trial(initialize_from=start_of(origin, without=["lm_head"])).hash() != trial.hash()
     other = origin.with_name("step-00000002")
