@@ -18,7 +18,7 @@ from hrm.data.predictions import write_predictions
 from hrm.data.row_results import write_rows
 from hrm.models import Model, Rows
 from hrm.nn.draws import Draws
-from hrm.nn.losses import cross_entropy
+from hrm.nn.readout import read
 from hrm.tasks import IGNORE, Answers, Sums
 
 if TYPE_CHECKING:
@@ -131,10 +131,9 @@ def _at_full_depth(model: Model, batch: Rows, draws: Draws, trial: TrialSpec) ->
     for _ in range(trial.model.halting_rule().segments):
         output = model.segment(state, batch, draws)
         state = output.state
-    logits = output.logits
-    losses = cross_entropy(logits, batch["labels"], trial.loss).sum(-1)
+    nats, tokens = read(output.answer, output.head, batch["labels"], trial.loss)
     confidence = None if output.q is None else output.q[:, 0].float().sigmoid()
-    return logits.argmax(-1).int(), losses.float(), confidence
+    return tokens.int(), nats.sum(-1), confidence
 
 
 def _by_row(answers: Answers) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """One training step = one segment: refill halted slots, run the model, score, decide who halts.
 
 The carry lives across optimizer steps: a slot keeps its row until the row halts. Follows the ACT wrapper and the loss
-head of sapientinc/HRM; the puzzle models and the text models share it (text: `halting.rule: none`).
+head of sapientinc/HRM; the puzzle models and the text models share it (text: `halting.rule: none` or `q_loss`).
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hrm.models import Model, Rows, SegmentOutput, State
 from hrm.nn.draws import Draws
 from hrm.nn.halting import HaltingSpec, halted_rows
-from hrm.nn.losses import LossKind, cross_entropy
+from hrm.nn.losses import LossKind, LossTerms
+from hrm.nn.readout import Trained, read, read_trained
+from hrm.q_losses import continue_target, full_depth_losses, position_losses, row_losses
 from hrm.tasks import IGNORE
 
 
@@ -71,14 +72,14 @@ class Scored:
     """The losses of one segment as sums over this worker's rows, to be divided by the global normaliser."""
 
     loss: Tensor
-    """The objective: the language loss by the task's reduction, plus the Q losses."""
+    """The objective: the language loss by the task's reduction, with what `LossTerms` adds, plus the Q losses."""
     sums: dict[str, Tensor]
-    """Float32 scalars: `loss`, `tokens`, `correct`, and over rows that halted `halted`, `exact`, `accuracy`,
-    `segments`, `q_halt_correct`; `q_halt_loss`, `q_continue_loss` where there is a Q."""
+    """Float32 scalars: `loss` (the cross-entropy alone), `tokens`, `correct`, `z_loss` where there is one; over rows
+    that halted `halted`, `exact`, `accuracy`, `segments`; what `hrm.q_losses` adds where there is a Q."""
 
 
 def train_segment(
-    model: Model, carry: Carry, halting: HaltingSpec, loss_kind: LossKind, row_weight: Tensor, draws: Draws
+    model: Model, carry: Carry, halting: HaltingSpec, terms: LossTerms, row_weight: Tensor, draws: Draws
 ) -> Scored:
     """Run one segment on the refilled carry and update it in place. row_weight [B]: the weight of a row's summed loss.
 
@@ -86,16 +87,32 @@ def train_segment(
     """
     if model.starts == 1:
         output = model.segment(carry.state, carry.rows, draws)
-        carry.state = {name: value.detach() for name, value in output.state.items()}
+        carry.state = _detached(output.state)
     else:
-        output = _best_start(model, carry, loss_kind, draws)
+        output = _best_start(model, carry, terms.kind, draws)
     carry.segments = carry.segments + 1
     carry.halted = halted_rows(halting, output.q, carry.segments, draws)
     target = None
     if halting.rule == "q_with_target" and halting.segments > 1:
-        state = {name: value.detach() for name, value in output.state.items()}
-        target = _continue_target(model, state, carry, halting, draws)
-    return _score(output, carry, loss_kind, row_weight, target)
+        is_last = carry.segments >= halting.segments
+        target = continue_target(model, _detached(output.state), carry.rows, is_last, draws)
+    trained = read_trained(output.answer, output.head, carry.rows["labels"], row_weight, terms)
+    exact, ended, sums = _counted(trained, carry, row_weight)
+    if terms.z_loss:
+        sums["z_loss"] = (trained.squared_log_z.sum(-1) * row_weight).sum()
+    loss = trained.loss
+    if output.q is not None:
+        loss = loss + terms.q_weight * row_losses(output.q, exact, ended, target, sums)
+    if output.q_positions is not None:
+        state, left = _detached(output.state), halting.segments - carry.segments
+        deep = full_depth_losses(model, state, carry.rows, left, trained.nats, terms.kind, draws)
+        at_hand = output.q_positions, trained.nats, deep, carry.rows["labels"], row_weight
+        loss = loss + terms.q_weight * position_losses(*at_hand, halting.tolerance, sums)
+    return Scored(loss, {name: value.float() for name, value in sums.items()})
+
+
+def _detached(state: State) -> State:
+    return {name: value.detach() for name, value in state.items()}
 
 
 def _best_start(model: Model, carry: Carry, loss_kind: LossKind, draws: Draws) -> SegmentOutput:
@@ -105,70 +122,53 @@ def _best_start(model: Model, carry: Carry, loss_kind: LossKind, draws: Draws) -
         many = {name: value.repeat_interleave(count, 0) for name, value in carry.rows.items()}
         flat = {name: value.flatten(0, 1) for name, value in carry.state.items()}
         output = model.segment(flat, many, draws.spread(count))
-        loss = cross_entropy(output.logits, many["labels"], loss_kind).sum(-1)
-        best = loss.view(-1, count).argmin(-1)
+        nats, _ = read(output.answer, output.head, many["labels"], loss_kind)
+        best = nats.sum(-1).view(-1, count).argmin(-1)
     chosen = {name: value[index, best] for name, value in carry.state.items()}
     carry.state = {name: value.reshape(-1, count, *value.shape[1:]) for name, value in output.state.items()}
     return model.segment(chosen, carry.rows, draws)
 
 
 @torch.no_grad()
-def _continue_target(model: Model, state: State, carry: Carry, halting: HaltingSpec, draws: Draws) -> Tensor:
-    """[B]: sigmoid of the best Q after one more segment (of q_halt alone where this segment was the last)."""
-    q = model.next_q(state, carry.rows, draws)
-    assert q is not None
-    last = carry.segments >= halting.segments
-    return torch.where(last, q[:, 0], q.max(dim=-1).values).sigmoid()
-
-
-def _score(
-    output: SegmentOutput, carry: Carry, loss_kind: LossKind, row_weight: Tensor, target: Tensor | None
-) -> Scored:
+def _counted(trained: Trained, carry: Carry, row_weight: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """[B] bool: rows that are right in every scored token, rows that ended; and the sums that every model has."""
     labels = carry.rows["labels"]
-    logits = output.logits
-    by_row = cross_entropy(logits, labels, loss_kind).sum(-1)
-    loss = (by_row * row_weight).sum()
-    with torch.no_grad():
-        scored = labels != IGNORE
-        tokens = scored.sum(-1)
-        correct = ((logits.argmax(-1) == labels) & scored).sum(-1)
-        exact = correct == tokens
-        ended = carry.halted & (tokens > 0)
-        sums = {
-            "loss": loss.detach(),
+    scored = labels != IGNORE
+    tokens = scored.sum(-1)
+    correct = ((trained.tokens == labels) & scored).sum(-1)
+    exact = correct == tokens
+    ended = carry.halted & (tokens > 0)
+    return (
+        exact,
+        ended,
+        {
+            "loss": (trained.nats.sum(-1) * row_weight).sum(),
             "tokens": tokens.sum(),
             "correct": correct.sum(),
             "halted": ended.sum(),
             "exact": (exact & ended).sum(),
             "accuracy": (correct / tokens.clamp(min=1) * ended).sum(),
             "segments": (carry.segments * ended).sum(),
-        }
-    if output.q is not None:
-        loss = loss + _q_losses(output.q, exact, ended, target, sums)
-    return Scored(loss, {name: value.float() for name, value in sums.items()})
-
-
-def _q_losses(q: Tensor, exact: Tensor, ended: Tensor, target: Tensor | None, sums: dict[str, Tensor]) -> Tensor:
-    """0.5 x the binary cross-entropies of both Q values, summed over rows; adds their sums."""
-    halt = F.binary_cross_entropy_with_logits(q[:, 0], exact.float(), reduction="sum")
-    sums["q_halt_loss"] = halt.detach()
-    sums["q_halt_correct"] = (((q[:, 0] >= 0) == exact) & ended).sum()
-    if target is None:
-        return 0.5 * halt
-    go_on = F.binary_cross_entropy_with_logits(q[:, 1], target, reduction="sum")
-    sums["q_continue_loss"] = go_on.detach()
-    return 0.5 * (halt + go_on)
+        },
+    )
 
 
 def means(sums: dict[str, float], normaliser: float, batch_size: int) -> dict[str, float]:
     """The sums of a step over all workers as means: the loss as trained, accuracies, what the ended rows show."""
-    metrics = {"loss": sums["loss"] / normaliser, "token_accuracy": sums["correct"] / max(sums["tokens"], 1.0)}
+    tokens = max(sums["tokens"], 1.0)
+    metrics = {"loss": sums["loss"] / normaliser, "token_accuracy": sums["correct"] / tokens}
     if sums["halted"]:
         metrics["exact_accuracy"] = sums["exact"] / sums["halted"]
         metrics["segments"] = sums["segments"] / sums["halted"]
+    if "z_loss" in sums:
+        metrics["z_loss"] = sums["z_loss"] / normaliser
     if "q_halt_loss" in sums:
         metrics["q_halt_loss"] = sums["q_halt_loss"] / batch_size
         metrics["q_halt_accuracy"] = sums["q_halt_correct"] / max(sums["halted"], 1.0)
+    if "q_position_loss" in sums:
+        metrics["q_halt_loss"] = sums["q_position_loss"] / normaliser
+        metrics["q_halt_accuracy"] = sums["q_position_correct"] / tokens
+        metrics["q_halt_target"] = sums["q_position_enough"] / tokens
     if "q_continue_loss" in sums:
         metrics["q_continue_loss"] = sums["q_continue_loss"] / batch_size
     return metrics

@@ -162,7 +162,7 @@ class Training:
         state.carry.refill(state.model, self._next_rows(), draws)
         row_weight, normaliser = self._loss_weights()
         try:
-            scored = train_segment(state.model, state.carry, self.halting, self.trial.loss, row_weight, draws)
+            scored = train_segment(state.model, state.carry, self.halting, self.trial.loss_terms, row_weight, draws)
             (scored.loss / normaliser).backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError as error:
             raise TrialError(

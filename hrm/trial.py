@@ -14,7 +14,7 @@ from hrm.changes import ChangeSpec, changed, unchangeable
 from hrm.errors import Problem, SpecError
 from hrm.guards import GuardsSpec
 from hrm.models import ModelSpec
-from hrm.nn.losses import LossKind
+from hrm.nn.losses import LossKind, LossTerms
 from hrm.optim import OptimizerSpec
 from hrm.records import Progress
 from hrm.schedule import ScheduleSpec
@@ -76,6 +76,14 @@ class TrialSpec(Spec):
     ema: float | None = Field(None, gt=0.0, lt=1.0)
     """Decay of an average of the weights (TRM: 0.999) with which all evaluations are done; null for none."""
     loss: LossKind = "softmax"
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
+    """The share of the training's target that is spread evenly over the vocabulary. Every `loss` that is reported stays
+    the plain cross-entropy, so that arms compare."""
+    z_loss: float = Field(0.0, ge=0.0)
+    """The weight of a further loss, the mean of log^2 Z, Z being what probabilities are divided by (PaLM: 1e-4): it
+    keeps logits from drifting away. The step metric `z_loss` is that mean without its weight."""
+    q_loss_weight: float = Field(0.5, ge=0.0)
+    """The weight of the Q's losses beside the language loss (0.5 in the originals)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of activations and matrix products; weights and optimizer stay float32. `auto`: bfloat16 where the hardware
     computes it fast."""
@@ -94,6 +102,11 @@ class TrialSpec(Spec):
     """The checkpoint whose weights a fresh training starts from; null: weights drawn from the seed."""
     changes: tuple[ChangeSpec, ...] = ()
     """Parameters that change at reports, in their order: the schedule that a population found."""
+
+    @property
+    def loss_terms(self) -> LossTerms:
+        """What the training minimises."""
+        return LossTerms(self.loss, self.label_smoothing, self.z_loss, self.q_loss_weight)
 
     def at(self, report: int) -> Self:
         """The trial as it trains from the end of this report on."""
@@ -150,14 +163,24 @@ def refusals(trial: TrialSpec, place: str) -> list[Problem]:
                 trial.model.way_to_causality,
             )
         )
-    halting = trial.model.halting_rule()
-    if trial.task.next_token and halting.rule != "none":
+    rule = trial.model.halting_rule().rule
+    if trial.task.next_token and rule not in ("none", "q_loss"):
         problems.append(
             Problem(
                 f"{place}: model.halting.rule",
-                f"must be `none` on next-token data, got {halting.rule!r}: under a causal mask the Q reads position 0, "
-                "which sees only itself, so it knows nothing of the row",
-                "Set model.halting.rule: none and model.halting.segments to a small number",
+                f"must be `none` or `q_loss` on next-token data, got {rule!r}: under a causal mask the Q reads position "
+                "0, which sees only itself, so it knows nothing of the row",
+                "Set model.halting.rule: none and model.halting.segments to a small number, or q_loss for a Q of every "
+                "position",
+            )
+        )
+    if not trial.task.next_token and rule == "q_loss":
+        problems.append(
+            Problem(
+                f"{place}: model.halting.rule",
+                "must be `none`, `q` or `q_with_target` where data are not next-token data, got 'q_loss': it judges "
+                "each position apart, and an answer of this task is right or wrong as a whole",
+                "Set model.halting.rule: q",
             )
         )
     return problems

@@ -8,7 +8,6 @@ and logits. Whatever repeats segments, halts rows and carries state across batch
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -22,8 +21,9 @@ from hrm.nn.cache import CachePass
 from hrm.nn.draws import Draws
 from hrm.nn.gated import GatedAttention, GatedBlock
 from hrm.nn.halting import HaltingSpec
-from hrm.nn.layers import Attention, Block, BlockShape
+from hrm.nn.layers import Attention, Block, BlockShape, Embedding, Linear
 from hrm.nn.puzzle_table import PuzzleTable
+from hrm.nn.readout import Head
 from hrm.spec import Spec
 from hrm.tasks import TaskShape
 
@@ -45,7 +45,7 @@ class Flops:
 
     forward: float
     training: float
-    """Forward and backward, every forward pass of the training step included (the halting target's, too)."""
+    """Forward and backward, every forward pass of the training step included (those for the Q's targets, too)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,12 @@ class SegmentOutput:
     """Not detached; the caller detaches it between segments."""
     answer: Tensor
     """[B, S, D], in the compute dtype: what the head reads."""
-    head: Callable[[Tensor], Tensor]
+    head: Head
     """[..., D] -> [..., V]."""
     q: Tensor | None = None
-    """[B, 2] float32: halt and continue logits; None for a model that cannot halt."""
+    """[B, 2] float32: halt and continue logits of a row; None for a model that cannot halt."""
+    q_positions: Tensor | None = None
+    """[B, S] float32: halt logits of each position where the rule is `q_loss`; else None."""
 
     @property
     def logits(self) -> Tensor:
@@ -75,6 +77,14 @@ class Model(nn.Module, ABC):
     """The share of the training's budget that is spent: what depth curricula follow. Evaluation has full depth."""
     starts: int = 1
     """Random starts of each row, of which the best is trained (`hrm.segments`)."""
+    embed_tokens: Embedding
+    lm_head: Linear | None
+    """None where the token embeddings are the head, too."""
+
+    @property
+    def head(self) -> Head:
+        """What reads tokens off."""
+        return Head(self.embed_tokens.embedding_weight if self.lm_head is None else self.lm_head.weight)
 
     @abstractmethod
     def initial_state(self, num_rows: int, draws: Draws) -> State:
@@ -157,6 +167,8 @@ class AttentionModelSpec(ModelSpec, ABC):
     """A model of attention with rotary positions and SwiGLU: its sizes."""
 
     hidden_size: int = Field(512, ge=8)
+    tied_embeddings: bool = False
+    """True: the head that reads tokens off is the table of token embeddings, one tensor for both."""
     num_heads: int = Field(8, ge=1)
     expansion: float = Field(4.0, gt=0.0)
     rotary_theta: float = Field(10000.0, gt=0.0)

@@ -91,7 +91,7 @@ class HRMText(Model):
         self.rotary = Rotary(size // spec.num_heads, shape.sequence_length, spec.rotary_theta)
         self.H_level = GatedStack(spec.num_layers_per_stack, spec.block())
         self.L_level = GatedStack(spec.num_layers_per_stack, spec.block())
-        self.lm_head = Linear(size, shape.vocab_size)
+        self.lm_head = None if spec.tied_embeddings else Linear(size, shape.vocab_size)
         self.register_buffer("L_init", truncated_normal((size,), 1.0))
 
     def initial_state(self, num_rows: int, draws: Draws) -> State:
@@ -108,4 +108,4 @@ class HRMText(Model):
                     slow = self.H_level(slow + fast, tables, mask, cache)
                 else:
                     fast = self.L_level(fast + slow, tables, mask, cache)
-        return SegmentOutput({}, slow, self.lm_head)
+        return SegmentOutput({}, slow, self.head)

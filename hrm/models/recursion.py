@@ -128,8 +128,10 @@ class RecursiveSpec(BlockModelSpec, ABC):
         length = shape.sequence_length + self.num_prefix(shape)
         calls, first_with_gradient = self.calls_at(spent)
         costs = [self.depth_of(call) * self.block_of(call, shape).flops(length) for call in calls]
-        q_head = 4.0 * self.hidden_size if self.halting.rule != "none" else 0.0
-        head = 2.0 * shape.sequence_length * self.hidden_size * shape.vocab_size + q_head
+        readings = {"none": 0, "q_loss": shape.sequence_length}.get(self.halting.rule, 1)
+        q_head = 4.0 * self.hidden_size * readings
+        tokens = 2.0 * shape.sequence_length * self.hidden_size * shape.vocab_size
+        head = tokens + q_head
         forward = sum(costs) + head
         training = forward + 2.0 * (sum(costs[first_with_gradient:]) + head)
         if self.starts > 1:
@@ -137,6 +139,9 @@ class RecursiveSpec(BlockModelSpec, ABC):
         if self.halting.rule == "q_with_target" and self.halting.segments > 1:
             unread = 6.0 * (length - 1) * self.hidden_size * self.block_of(calls[-1], shape).inner_size
             training += sum(costs) - unread + q_head
+        if self.halting.rule == "q_loss":  # on a mean over a row's segments, of which the last needs no further one
+            count = self.halting.segments
+            training += (count - 1) / 2 * (sum(costs) + q_head) + (count - 1) / count * tokens
         return Flops(forward, training)
 
 
@@ -170,14 +175,15 @@ class RecursiveModel(Model):
         rotary = spec.positions == "rotary"
         self.rotary = Rotary(size // spec.num_heads, self.length, spec.rotary_theta) if rotary else None
         self.build_stacks(shape)
-        self.lm_head = Linear(size, shape.vocab_size)
+        self.lm_head = None if spec.tied_embeddings else Linear(size, shape.vocab_size)
         self.q_head = Linear(size, 2, bias=True)
         for name in self.start_of.values():
             self.register_buffer(name, truncated_normal((size,), 1.0))
         with torch.no_grad():
             self.q_head.weight.zero_()
             assert self.q_head.bias is not None
-            self.q_head.bias.fill_(-5.0)
+            # A classifier of positions starts undecided, the originals' Q of a row at "go on"
+            self.q_head.bias.fill_(0.0 if spec.halting.rule == "q_loss" else -5.0)
 
     @abstractmethod
     def build_stacks(self, shape: TaskShape) -> None:
@@ -197,7 +203,8 @@ class RecursiveModel(Model):
     def segment(self, state: State, rows: Rows, draws: Draws, cache: CachePass | None = None) -> SegmentOutput:
         z = self._recur(state, rows, draws, cache=cache)
         answer = z[next(iter(self.start_of))]
-        return SegmentOutput(z, answer[:, self.prefix :], self.lm_head, self._q(answer))
+        tokens = answer[:, self.prefix :]
+        return SegmentOutput(z, tokens, self.head, self._q(answer), self._q_positions(tokens))
 
     def next_q(self, state: State, rows: Rows, draws: Draws) -> Tensor | None:
         return self._q(self._recur(state, rows, draws, first=True)[next(iter(self.start_of))])
@@ -238,8 +245,14 @@ class RecursiveModel(Model):
             where = torch.arange(self.length, device=where.device)
         return _Seen(self.rotary(where), mask, cache)
 
+    def _q_positions(self, answer: Tensor) -> Tensor | None:
+        if self.spec.halting.rule != "q_loss":
+            return None
+        q: Tensor = self.q_head(answer.float())
+        return q[..., 0]
+
     def _q(self, answer: Tensor) -> Tensor | None:
-        if self.spec.halting.rule == "none":
+        if self.spec.halting.rule in ("none", "q_loss"):
             return None
         # The originals compute q in the compute dtype (bfloat16: spacing 0.03 near -5); float32 here.
         q: Tensor = self.q_head(answer[:, 0].float())

@@ -49,7 +49,7 @@ class Transformer(Model):
         self.embed_tokens = Embedding(shape.vocab_size, size, size**-0.5)
         self.rotary = Rotary(size // spec.num_heads, shape.sequence_length, spec.rotary_theta)
         self.stack = Stack(spec.num_layers, spec.block())
-        self.lm_head = Linear(size, shape.vocab_size)
+        self.lm_head = None if spec.tied_embeddings else Linear(size, shape.vocab_size)
 
     def initial_state(self, num_rows: int, draws: Draws) -> State:
         return {}
@@ -58,4 +58,4 @@ class Transformer(Model):
         x = self.embed_tokens(rows["inputs"], self.compute_dtype) * self.scale
         past = 0 if cache is None else cache.past
         tables, mask = self.rotary(positions_of(rows, past)), visible(rows, self.causal, past)
-        return SegmentOutput({}, self.stack(x, tables, draws, mask=mask, cache=cache), self.lm_head)
+        return SegmentOutput({}, self.stack(x, tables, draws, mask=mask, cache=cache), self.head)

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hrm.models import Model, ModelSpec
 from hrm.models.hrm import HRMSpec
 from hrm.models.hrm_text import HRMTextSpec
-from hrm.models.recursion import DepthStage
+from hrm.models.recursion import DepthStage, RecursiveSpec
 from hrm.models.transformer import TransformerSpec
 from hrm.models.trm import TRMSpec
 from hrm.models.universal_transformer import UniversalTransformerSpec
@@ -23,6 +23,7 @@ from hrm.nn.attention import AttentionKernel
 from hrm.nn.cache import CachePass, KeyValueCache
 from hrm.nn.draws import Draws
 from hrm.nn.halting import HaltingSpec
+from hrm.nn.losses import LossTerms
 from hrm.segments import Carry, train_segment
 from hrm.tasks import TaskShape
 from hrm.variants import discover
@@ -87,7 +88,7 @@ def test_one_step_moves_every_parameter_and_lowers_the_loss(spec: ModelSpec) -> 
         carry = Carry.empty(model, 3, SHAPE.sequence_length, torch.device("cpu"))
         carry.refill(model, batch, still(3))
         scored = train_segment(
-            model, carry, spec.halting_rule(), "softmax", torch.ones(3), Draws(0, step, torch.arange(3))
+            model, carry, spec.halting_rule(), LossTerms(), torch.ones(3), Draws(0, step, torch.arange(3))
         )
         (scored.loss / 30).backward()
         if step == 1:
@@ -257,10 +258,27 @@ def test_the_flops_formula_counts_what_torch_counts(spec: ModelSpec, shape: Task
     draws = Draws(0, 1, torch.arange(3))
 
     def step() -> None:
-        scored = train_segment(model, carry, spec.halting_rule(), "softmax", torch.ones(3), draws)
+        scored = train_segment(model, carry, spec.halting_rule(), LossTerms(), torch.ones(3), draws)
         scored.loss.backward()  # type: ignore[no-untyped-call]
 
     assert counted(step) == pytest.approx(3 * spec.flops(shape, spent).training, rel=0.01)
+
+
+@pytest.mark.parametrize("make", [HRMSpec, URMSpec])
+def test_the_flops_of_a_q_of_positions_are_a_mean_over_the_segments_of_a_row(make: type[RecursiveSpec]) -> None:
+    spec = make(**CAUSAL, halting=HaltingSpec(rule="q_loss", segments=3), L_cycles=1)
+    model, batch = built(spec), rows()
+    assert counted(lambda: logits(model, batch)) == 3 * spec.flops(SHAPE).forward
+    carry = Carry.empty(model, 3, SHAPE.sequence_length, torch.device("cpu"))
+    carry.refill(model, batch, still(3))
+
+    def all_segments() -> None:
+        for step in range(1, 4):
+            draws = Draws(0, step, torch.arange(3))
+            scored = train_segment(model, carry, spec.halting_rule(), LossTerms(), torch.ones(3), draws)
+            scored.loss.backward()  # type: ignore[no-untyped-call]
+
+    assert counted(all_segments) == pytest.approx(3 * 3 * spec.flops(SHAPE).training, rel=0.01)
 
 
 def counted(work: Callable[[], object]) -> int:

@@ -40,6 +40,7 @@ CASES |= {
         "model": {"kind": "urm", "num_layers": 1, "H_cycles": 1, "L_cycles": 2, **WITH_Q, "curriculum": STAGES},
         "optimizer": ATAN2,
     },
+    "hrm with a Q of positions": {"model": {**CASES["hrm"]["model"], "halting": {"rule": "q_loss", "segments": 3}}},
     "the original's order of rows": {
         "task": PUZZLE,
         "model": {"kind": "hrm", "H_layers": 1, "L_layers": 1, **WITH_Q},

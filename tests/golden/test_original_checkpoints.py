@@ -22,6 +22,7 @@ from hrm.nn.halting import HaltingSpec
 from hrm.original.configuration import said_of
 from hrm.original.conversion import import_original, original_state_dict
 from hrm.original.reading import read_state_dict
+from hrm.nn.losses import LossTerms
 from hrm.segments import Carry, Scored, train_segment
 from hrm.tasks import IGNORE, TaskShape
 
@@ -66,7 +67,7 @@ def brought(path: Path, config: Path | None) -> Checkpoint:
 def step(model: RecursiveModel, carry: Carry, recorded: Recorded, halting: HaltingSpec, draws: Draws) -> Scored:
     carry.refill(model, recorded.rows, draws)
     weight = 1.0 / (carry.rows["labels"] != IGNORE).sum(-1)
-    return train_segment(model, carry, halting, "stablemax", weight, draws)
+    return train_segment(model, carry, halting, LossTerms("stablemax"), weight, draws)
 
 
 @pytest.fixture(params=["rope", "learned"])
@@ -124,7 +125,8 @@ def test_an_exported_checkpoint_is_the_imported_one(recorded: Recorded) -> None:
 def test_without_a_configuration_shapes_tell_all_but_heads_and_halting(recorded: Recorded) -> None:
     told = recorded.checkpoint.manifest
     alone = brought(recorded.path, None).manifest
-    assumed = {"num_heads": 8, "halting": {"rule": "q_with_target", "segments": 16, "exploration": 0.1}}
+    halting = HaltingSpec(rule="q_with_target", segments=16)
+    assumed = {"num_heads": 8, "halting": halting.model_dump(mode="json")}
     assert alone["spec"]["model"] == told["spec"]["model"] | assumed
     assert {"num_heads", "H_cycles", "L_cycles", "halt_max_steps"} < alone["lineage"]["assumed"].keys()
     assert set(told["lineage"]["assumed"]) == {"loss_type"}

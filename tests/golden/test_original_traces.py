@@ -17,6 +17,7 @@ from hrm.models.trm import TRMSpec
 from hrm.nn.draws import Draws
 from hrm.nn.halting import HaltingSpec
 from hrm.optim.adam_atan2 import AdamATan2
+from hrm.nn.losses import LossTerms
 from hrm.segments import Carry, train_segment
 from hrm.tasks import IGNORE, TaskShape
 
@@ -116,7 +117,7 @@ def test_training_follows_the_original_step_by_step(trace: Trace) -> None:
         draws = Draws(0, step, torch.arange(size))
         carry.refill(model, trace.rows(f"train.step{step}.batch."), draws)
         tokens = (carry.rows["labels"] != IGNORE).sum(-1)
-        scored = train_segment(model, carry, halting, "stablemax", 1.0 / tokens.clamp(min=1), draws)
+        scored = train_segment(model, carry, halting, LossTerms("stablemax"), 1.0 / tokens.clamp(min=1), draws)
         (scored.loss / size).backward()
         torch.testing.assert_close(scored.loss.double(), expected["loss"], rtol=1e-4, atol=0.0)
         assert torch.equal(carry.halted, expected["carry.halted"])

@@ -22,7 +22,7 @@ from hrm.models.trm import TRMSpec
 from hrm.models.urm import URMSpec
 from hrm.nn.draws import Draws
 from hrm.nn.halting import HaltingSpec
-from hrm.nn.losses import cross_entropy
+from hrm.nn.losses import LossTerms, cross_entropy
 from hrm.segments import Carry, train_segment
 from hrm.spec import parse_spec
 from hrm.train import Training
@@ -85,7 +85,7 @@ def test_of_several_starts_the_one_with_the_lowest_loss_is_trained(make: Make, r
     model = built(make(start="random", starts=4, halting=halting)).train()
     carry, batch = _filled(model), rows(ROWS)
     starts = dict(carry.state)
-    scored = train_segment(model, carry, halting, "softmax", torch.ones(ROWS), draws())
+    scored = train_segment(model, carry, halting, LossTerms(), torch.ones(ROWS), draws())
     found = _gradients(model, scored.loss)
 
     each = [model.segment(_start(starts, k), batch, draws()) for k in range(4)]
@@ -95,7 +95,7 @@ def test_of_several_starts_the_one_with_the_lowest_loss_is_trained(make: Make, r
     model.starts = 1
     winner = _filled(model)
     winner.state = {name: value[torch.arange(ROWS), best] for name, value in starts.items()}
-    alone = train_segment(model, winner, halting, "softmax", torch.ones(ROWS), draws())
+    alone = train_segment(model, winner, halting, LossTerms(), torch.ones(ROWS), draws())
     expected = _gradients(model, alone.loss)
 
     assert torch.equal(scored.sums["loss"], losses.min(0).values.sum())
