@@ -204,7 +204,7 @@ class _Run:
         at["restarts"] = at["restarts"].index_add(0, which, torch.ones_like(which))
         self.found["restarts"][at["place"][which]] += 1
         at["age"], at["ended_at"] = (at[name].index_fill(0, which, 0) for name in ("age", "ended_at"))
-        for turn in at["restarts"][which].unique().tolist():
+        for turn in sorted(set(at["restarts"][which].tolist())):
             own = which[at["restarts"][which] == turn]
             fresh = self.model.initial_state(len(own), self._draws(at["number"][own], turn))
             self.state = {name: z.index_copy(0, own, fresh[name].to(z.dtype)) for name, z in self.state.items()}

@@ -90,10 +90,12 @@ def depth(
         for _ in range(segments or trial.model.halting_rule().segments):
             output = model.segment(state, rows, draws)
             said = read(output, rows, every, trial.loss)
-            found = {rule: to_host(score(rule, state, output, rows)) for rule in looked}
-            found |= {"losses": to_host(said.losses), "right": right(columns, to_host(said.tokens))}
-            found["confidence"] = to_host(confidence(sure_by, output, rows, every, said))
-            seen.append(found)
+            found = {
+                "losses": to_host(said.losses),
+                "right": right(columns, to_host(said.tokens)),
+                "confidence": to_host(confidence(sure_by, output, rows, every, said)),
+            }
+            seen.append(found | {str(rule): to_host(score(rule, state, output, rows)) for rule in looked})
             state = output.state
         scored = (columns["labels"] != IGNORE).sum(axis=1)
         parts.append({name: np.stack([one[name] for one in seen]) for name in seen[0]} | {"scored": scored[None]})

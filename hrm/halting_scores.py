@@ -22,9 +22,9 @@ from hrm.nn.losses import LossKind, cross_entropy, log_probabilities
 from hrm.tasks import IGNORE
 
 Rule = Literal["fixed", "q", "margin", "residual"]
-"""`fixed`: so many segments. `q`: the probability sigmoid(q_halt) reaches the threshold. `margin`: sigmoid(q_halt -
-q_continue) does, for models that are trained to compare the two. `residual`: ||z_t - z_(t-1)|| / ||z_t|| of the state
-that moves most comes down to it."""
+"""`fixed`: so many segments. `q`: sigmoid(q_halt) reaches the threshold; where each position has a Q (halting.rule
+`q_loss`), that of the position that is read. `margin`: sigmoid(q_halt - q_continue) does, for models that are trained
+to compare the two. `residual`: ||z_t - z_(t-1)|| / ||z_t|| of the state that moves most comes down to it."""
 RULES: tuple[Rule, ...] = get_args(Rule)
 READ_AT = "read_at"
 Gather = Callable[[np.ndarray], Mapping[str, np.ndarray]]
@@ -78,17 +78,18 @@ def score(rule: Rule, before: State, output: SegmentOutput, rows: Rows) -> Tenso
         return torch.zeros(len(output.answer), device=output.answer.device)
     if rule == "residual":
         return residual(before, output.state, rows.get(READ_AT), output.answer.shape[1])
-    q = q_of(output, rows)
-    return (q[:, 0] - q[:, 1] if rule == "margin" else q[:, 0]).sigmoid()
-
-
-def q_of(output: SegmentOutput, rows: Rows) -> Tensor:
-    """[B, 2] float32: of the row, or of the position that is read."""
-    if READ_AT not in rows:
+    if rule == "margin":
         assert output.q is not None
-        return output.q.float()
-    at: Tensor = output.q_positions[torch.arange(len(output.answer)), rows[READ_AT]]  # type: ignore[attr-defined]
-    return at.float()
+        return (output.q[:, 0] - output.q[:, 1]).float().sigmoid()
+    return halt_logits(output, rows).sigmoid()
+
+
+def halt_logits(output: SegmentOutput, rows: Rows) -> Tensor:
+    """[B] float32: the Q of the row, or of the position that is read where each has its own (halting.rule `q_loss`)."""
+    if output.q_positions is not None:
+        return _at(output.q_positions.float(), rows[READ_AT])
+    assert output.q is not None
+    return output.q[:, 0].float()
 
 
 def residual(before: State, after: State, read_at: Tensor | None, length: int) -> Tensor:
@@ -97,8 +98,7 @@ def residual(before: State, after: State, read_at: Tensor | None, length: int) -
     for name, z in after.items():
         now, then = z.float(), before[name].float()
         if read_at is not None:
-            place = torch.arange(len(now), device=now.device), read_at + now.shape[1] - length
-            now, then = now[place], then[place]
+            now, then = (_at(value, read_at + value.shape[1] - length) for value in (now, then))
         change, size = (value.flatten(1).norm(dim=1) for value in (now - then, now))
         changes.append(change / size.clamp_min(1e-12))
     return torch.stack(changes).amax(0)
@@ -108,7 +108,7 @@ def read(output: SegmentOutput, rows: Rows, which: Tensor, loss: LossKind) -> Re
     """What the rows `which` say now. The head computes these alone."""
     answer, labels = output.answer[which], rows["labels"][which]
     if READ_AT in rows:
-        answer = answer[torch.arange(len(answer), device=answer.device), rows[READ_AT][which]].unsqueeze(1)
+        answer = _at(answer, rows[READ_AT][which]).unsqueeze(1)
     logits = output.head(answer)
     best = log_probabilities(logits, loss).max(-1)
     share, scored = best.values.exp(), labels != IGNORE
@@ -124,13 +124,13 @@ def read(output: SegmentOutput, rows: Rows, which: Tensor, loss: LossKind) -> Re
 def confidence(kind: Confidence, output: SegmentOutput, rows: Rows, which: Tensor, said: Read) -> Tensor:
     """[B]: how sure the answers of the rows `which` are."""
     if kind == "q":
-        return q_of(output, rows)[which, 0].sigmoid()
+        return halt_logits(output, rows)[which].sigmoid()
     return said.least if kind == "least" else said.mean
 
 
 def confidence_of(model: ModelSpec) -> Confidence:
-    """`q` where the model has one, else `least`."""
-    return "least" if model.halting_rule().rule == "none" else "q"
+    """`q` where the model has one that says whether the answer is right, else `least`."""
+    return "q" if model.halting_rule().rule in ("q", "q_with_target") else "least"
 
 
 def rules_for(model: ModelSpec, has_state: bool) -> tuple[Rule, ...]:
@@ -138,6 +138,11 @@ def rules_for(model: ModelSpec, has_state: bool) -> tuple[Rule, ...]:
     trained = model.halting_rule().rule
     possible = {"fixed": True, "q": trained != "none", "margin": trained == "q_with_target", "residual": has_state}
     return tuple(rule for rule in RULES if possible[rule])
+
+
+def _at(values: Tensor, places: Tensor) -> Tensor:
+    """[B, ...] of [B, S, ...]: each row's at its own place."""
+    return values[torch.arange(len(values), device=values.device), places]
 
 
 def refuse_rule(rule: Rule, model: ModelSpec, has_state: bool, place: str) -> None:

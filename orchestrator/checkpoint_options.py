@@ -6,38 +6,52 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from orchestrator.adapt_options import adapt_options, solve_options
 from orchestrator.commands import AddCommand, Command, later
 
 
 def add_checkpoint_commands(commands: Any, add_command: AddCommand) -> None:
     """Add `checkpoint` and what is below it. `add_command` gives a command the options that all have."""
-    text = "take weights from the original code, give them back to it, look at them"
+    solve_options(
+        add_command(
+            commands, "solve", _of_folder("solving:solve"), "solve a Sudoku, a maze or an ARC task with a checkpoint"
+        )
+    )
+    text = "take weights from the original code or Transformers, give them back, look at them"
     parser = commands.add_parser("checkpoint", help=text, description=text.capitalize() + ".")
     inside = parser.add_subparsers(required=True, metavar="command")
     bring = add_command(
         inside,
         "import",
         _of_folder("checkpoints:import_checkpoint"),
-        "make a checkpoint of a state dict of the original code",
+        "make a checkpoint of a state dict of the original code, or of a folder of Transformers",
     )
-    _original_options(bring, "a file of original HRM, TRM or URM code, such as step_1234")
+    _original_options(
+        bring,
+        "a file of original HRM, TRM or URM code, such as step_1234; a folder that Transformers wrote; hub:owner/name",
+    )
     bring.add_argument("--output", type=Path, help="the checkpoint's folder (default: imported/ in the storage)")
     give = add_command(
-        inside, "export", _of_folder("checkpoints:export_checkpoint"), "write a checkpoint's weights as one file"
+        inside, "export", _of_folder("checkpoints:export_checkpoint"), "write a checkpoint's weights for others"
     )
     give.add_argument("path", help="the folder of a checkpoint, or its URI")
-    give.add_argument("--output", type=Path, required=True, help="the file")
-    give.add_argument("--format", choices=("original", "safetensors"), default="original",
-                      help="the original code's state dict, or plain safetensors (default: original)")  # fmt: skip
+    give.add_argument("--output", type=Path, required=True, help="the file, or the folder for Transformers")
+    give.add_argument("--format", choices=("original", "safetensors", "transformers"), default="original",
+                      help="the original code's state dict, plain safetensors, or a folder that Transformers loads "
+                      "(default: original)")  # fmt: skip
     give.add_argument("--weights", choices=("ema", "raw"),
                       help="averaged or as trained (default: those that evaluations use)")  # fmt: skip
+    _folder_options(give)
     show = add_command(
         inside,
         "show",
         _of_folder("checkpoints:show_checkpoint"),
-        "show what is in a checkpoint, ours or an original state dict",
+        "show what is in a checkpoint, ours, an original state dict, or a folder of Transformers",
     )
-    _original_options(show, "the folder of a checkpoint, its URI, or a file of the original code")
+    _original_options(
+        show,
+        "the folder of a checkpoint, its URI, a file of the original code, a folder of Transformers, hub:owner/name",
+    )
     look = add_command(
         inside, "evaluate", _of_folder("evaluation:evaluate_checkpoint"), "measure a checkpoint on a split of a task"
     )
@@ -61,10 +75,26 @@ def add_checkpoint_commands(commands: Any, add_command: AddCommand) -> None:
             "draw how a checkpoint comes to its answers, segment by segment",
         )
     )
+    adapt_options(
+        add_command(
+            inside,
+            "adapt",
+            _of_folder("adapting:adapt_checkpoint"),
+            "measure what halting by row saves, by thresholds that validation chooses",
+        )
+    )
     judge = add_command(
         inside, "judge", later("evaluation:judge_predictions"), "measure stored predictions, several files as one"
     )
     judge.add_argument("files", type=Path, nargs="+", help="files of `checkpoint evaluate --predictions`")
+
+
+def _folder_options(give: argparse.ArgumentParser) -> None:
+    """Of `export --format transformers`."""
+    give.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights (default: float32)")
+    give.add_argument("--task", help="the recipe whose tokenizer goes with it (default: what it was trained on)")
+    give.add_argument("--license", help="the weights' license, such as apache-2.0, for the model card")
+    give.add_argument("--license-file", type=Path, metavar="FILE", help="its text, to go with them")
 
 
 def _report_options(report: argparse.ArgumentParser) -> None:
