@@ -19,6 +19,9 @@ CHANGEABLE = (
     "optimizer.*",
     "schedule.*",
     "clip_norm",
+    "label_smoothing",
+    "z_loss",
+    "q_loss_weight",
     "model.dropout",
     "model.noise",
     "model.damping",
@@ -27,6 +30,8 @@ CHANGEABLE = (
 """What may change in mid-training; `optimizer.*`: every field but the kind."""
 _REASONS = {
     "optimizer.kind": "another optimizer keeps other moments",
+    "accumulation": "the memory that it saves is needed from the start",
+    "activation_checkpointing": "the memory that it saves is needed from the start",
     "batch_size": "the rows under way and their order hang on it",
     "sampling": "the order of rows hangs on it",
     "epochs_per_iteration": "the order of rows hangs on it",

@@ -94,7 +94,7 @@ def expected_flops(trial: TrialSpec, shape: TaskShape) -> float:
         return amount
     rows = {"steps": amount * trial.batch_size, "examples": amount * trial.model.halting_rule().segments}
     row_segments = rows.get(axis, amount / shape.sequence_length)
-    return row_segments * trial.model.flops(shape).training
+    return row_segments * trial.training_flops(shape)
 
 
 @cache

@@ -55,6 +55,25 @@ class Carry:
         self.segments = self.segments.masked_fill(self.halted, 0)
         self.refills = self.refills + self.halted
 
+    def parts(self, count: int) -> list[Carry]:
+        """Its slots in so many runs, sizes differing by at most one."""
+        state, rows = ({n: v.tensor_split(count) for n, v in held.items()} for held in (self.state, self.rows))
+        plain = [value.tensor_split(count) for value in (self.segments, self.halted, self.refills)]
+        return [
+            Carry(
+                {name: values[number] for name, values in state.items()},
+                *(values[number] for values in plain),
+                {name: values[number] for name, values in rows.items()},
+            )
+            for number in range(count)
+        ]
+
+    def join(self, parts: list[Carry]) -> None:
+        """Take over what became of its parts."""
+        self.state = {name: torch.cat([part.state[name] for part in parts]) for name in parts[0].state}
+        self.segments = torch.cat([part.segments for part in parts])
+        self.halted = torch.cat([part.halted for part in parts])
+
 
 def _fresh_state(model: Model, num_rows: int, draws: Draws) -> State:
     if model.starts == 1:

@@ -21,6 +21,7 @@ from hrm.spec import Spec
 logger = logging.getLogger(__name__)
 _WHAT_WEIGHTS_MEAN = (
     *("kind", "hidden_size", "num_heads", "expansion", "positions", "rotary_theta", "puzzle_tokens", "mixer"),
+    "tied_embeddings",
     *("num_layers", "num_layers_per_stack", "H_layers", "L_layers", "convolution", "gated_convolution"),
 )
 """Fields of a model with other values of which the same weights do not fit, or compute something else."""

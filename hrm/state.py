@@ -81,7 +81,8 @@ class TrainState:
         """Weights drawn from the trial's seed, on the CPU, so that they do not depend on the device."""
         torch.manual_seed(trial.seed)
         model = trial.model.build(shape).to(context.device)
-        model.configure(getattr(torch, resolved["precision"]), resolved["attention"], resolved["compiled"])
+        how = getattr(torch, resolved["precision"]), resolved["attention"], resolved["compiled"]
+        model.configure(*how, recomputes=trial.activation_checkpointing)
         model.train()
         slots = len(local_slots(trial, context))
         carry = Carry.empty(model, slots, shape.sequence_length, context.device)

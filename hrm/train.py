@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hrm.accumulation import backward, too_many_parts
 from hrm.checkpoint import DamagedCheckpointError
 from hrm.collectives import mean_seconds, reduce_gradients, reduce_sums
 from hrm.context import TrainContext
@@ -34,7 +35,7 @@ from hrm.provenance import changes_since, code_version, environment
 from hrm.records import Progress, Report, StepRecord, TrialResult
 from hrm.resolve import resolve, resumed, take_effect
 from hrm.saving import TrialCheckpoints, reports_in
-from hrm.segments import means, train_segment
+from hrm.segments import means
 from hrm.start import came_from
 from hrm.state import Best, TrainState, local_slots
 from hrm.tasks import IGNORE
@@ -87,7 +88,7 @@ class Training:
     def __init__(self, trial: TrialSpec, context: TrainContext, leg: Leg = WHOLE) -> None:
         self.whole, self.context = trial, context
         self.dataset: Dataset = open_dataset(trial.task, context.data_root)
-        problems = refusals(trial, "trial")
+        problems = refusals(trial, "trial") + too_many_parts(trial, context, "trial")
         if problems:
             raise SpecError(*problems)
         self.checkpoints = TrialCheckpoints(context, leg)
@@ -102,7 +103,6 @@ class Training:
         self.rows = self.dataset.split("train")
         self.order = row_order(self.rows, trial)
         self.slots = local_slots(trial, context)
-        self.halting = trial.model.halting_rule()
         self._facts_told = False
         if found and not self.checkpoints.is_own(found[0]):
             name = self.checkpoints.name(self.state.progress.step)
@@ -137,7 +137,7 @@ class Training:
         now = self.whole.at(self.reports)
         if now != self.trial and self.whole.changes:
             here = self.state.save(self.context, self._manifest())
-            self.trial, self.halting = now, now.model.halting_rule()
+            self.trial = now
             self.state = TrainState.begin(now, self.dataset.shape, self.resolved, self.context, here)
 
     @property
@@ -157,18 +157,19 @@ class Training:
         state, step = self.state, self.state.progress.step + 1
         draws = Draws(self.trial.seed, step, self.slots.to(self.context.device))
         state.model.spent = self.trial.budget.spent(state.progress)
-        step_flops = self.trial.model.flops(self.dataset.shape, state.model.spent).training * self.trial.batch_size
+        step_flops = self.trial.training_flops(self.dataset.shape, state.model.spent) * self.trial.batch_size
         entered = state.carry.halted.sum()
         state.carry.refill(state.model, self._next_rows(), draws)
         row_weight, normaliser = self._loss_weights()
         try:
-            scored = train_segment(state.model, state.carry, self.halting, self.trial.loss_terms, row_weight, draws)
-            (scored.loss / normaliser).backward()  # type: ignore[no-untyped-call]
+            found = backward(state.model, state.carry, self.trial, row_weight, normaliser, draws)
         except torch.OutOfMemoryError as error:
             raise TrialError(
-                "out_of_memory", f"at step {step}: {error}. Lower batch_size or the model's size"
+                "out_of_memory",
+                f"at step {step}: {error}. Lower batch_size or the model's size, "
+                "raise accumulation, or set activation_checkpointing: true",
             ) from error
-        sums = reduce_sums({**scored.sums, "objective": scored.loss.detach(), "entered": entered}, self.context)
+        sums = reduce_sums({**found, "entered": entered}, self.context)
         reduce_gradients(state.model, self.context)
         norm = self._guarded_norm(sums["objective"], step)
         state.progress = Progress(

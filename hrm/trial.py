@@ -20,7 +20,7 @@ from hrm.records import Progress
 from hrm.schedule import ScheduleSpec
 from hrm.spec import Spec, parse_spec
 from hrm.start import StartSpec
-from hrm.tasks import TaskSpec
+from hrm.tasks import TaskShape, TaskSpec
 from hrm.variants import union
 
 if TYPE_CHECKING:
@@ -71,6 +71,12 @@ class TrialSpec(Spec):
     objective: ObjectiveSpec = ObjectiveSpec()
     batch_size: int = Field(32, ge=1)
     """Rows in the global batch, over all workers."""
+    accumulation: int = Field(1, ge=1)
+    """In how many parts, one after the other, each worker computes its share of a step's batch. The numbers are those
+    of one part to rounding; activations take so much less memory."""
+    activation_checkpointing: bool = False
+    """True: blocks are computed again in the backward pass instead of keeping what they computed. Equal gradients, less
+    memory; the blocks' further forward pass counts as FLOPs."""
     clip_norm: float | None = Field(None, gt=0.0)
     """The largest global gradient norm; null for no clipping."""
     ema: float | None = Field(None, gt=0.0, lt=1.0)
@@ -108,6 +114,11 @@ class TrialSpec(Spec):
         """What the training minimises."""
         return LossTerms(self.loss, self.label_smoothing, self.z_loss, self.q_loss_weight)
 
+    def training_flops(self, shape: TaskShape, spent: float = 1.0) -> float:
+        """Of one segment on one row, `spent` of the budget into the training."""
+        flops = self.model.flops(shape, spent)
+        return flops.training + (flops.recomputed if self.activation_checkpointing else 0.0)
+
     def at(self, report: int) -> Self:
         """The trial as it trains from the end of this report on."""
         made = [change for change in self.changes if change.report <= report]
@@ -125,6 +136,13 @@ class TrialSpec(Spec):
                 f"epochs_per_iteration must be null where sampling is {self.sampling!r}, got "
                 f"{self.epochs_per_iteration}; set sampling: original"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_hold_rows(self) -> Self:
+        if self.accumulation > self.batch_size:
+            most = f"batch_size, which is {self.batch_size}"
+            raise ValueError(f"accumulation must be at most {most}, got {self.accumulation}; lower it")
         return self
 
     @model_validator(mode="after")
@@ -168,8 +186,8 @@ def refusals(trial: TrialSpec, place: str) -> list[Problem]:
         problems.append(
             Problem(
                 f"{place}: model.halting.rule",
-                f"must be `none` or `q_loss` on next-token data, got {rule!r}: under a causal mask the Q reads position "
-                "0, which sees only itself, so it knows nothing of the row",
+                f"must be `none` or `q_loss` on next-token data, got {rule!r}: under a causal mask the Q reads "
+                "position 0, which sees only itself, so it knows nothing of the row",
                 "Set model.halting.rule: none and model.halting.segments to a small number, or q_loss for a Q of every "
                 "position",
             )

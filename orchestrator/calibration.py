@@ -106,7 +106,7 @@ def calibrate(data: dict[str, Any], bench: Bench, test: bool) -> Calibration:
         joules = energy.joules()
         shape = training.dataset.shape
         mean_flops = training_flops(trial, shape)
-        step_seconds = median(taken) * mean_flops / trial.model.flops(shape, 0.0).training
+        step_seconds = median(taken) * mean_flops / trial.training_flops(shape, 0.0)
         steps = steps_of(trial, mean_flops, scored_tokens(training.dataset)) or trial.budget.amount / step_seconds
         checkpoint_seconds, _ = _timed(lambda: _write(training, Path(folder) / "step-00000000"))
         return Calibration(

@@ -69,7 +69,7 @@ def _cost(arm: Arm, shape: TaskShape, scored: float) -> ArmCost:
 
 def training_flops(trial: TrialSpec, shape: TaskShape) -> float:
     """Of a segment on a row, a mean over the training: depth curricula and growing gradient horizons change them."""
-    each = [trial.model.flops(shape, (n + 0.5) / _POINTS).training for n in range(_POINTS)]
+    each = [trial.training_flops(shape, (n + 0.5) / _POINTS) for n in range(_POINTS)]
     # An equal share of a budget in FLOPs is fewer steps where a step costs more
     return harmonic_mean(each) if trial.budget.axis == "flops" else fmean(each)
 

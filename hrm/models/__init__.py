@@ -19,9 +19,9 @@ from hrm.errors import Problem
 from hrm.nn.attention import AttentionKernel
 from hrm.nn.cache import CachePass
 from hrm.nn.draws import Draws
-from hrm.nn.gated import GatedAttention, GatedBlock
+from hrm.nn.gated import GatedAttention, GatedBlock, GatedStack
 from hrm.nn.halting import HaltingSpec
-from hrm.nn.layers import Attention, Block, BlockShape, Embedding, Linear
+from hrm.nn.layers import Attention, Block, BlockShape, Embedding, Linear, Stack
 from hrm.nn.puzzle_table import PuzzleTable
 from hrm.nn.readout import Head
 from hrm.spec import Spec
@@ -46,6 +46,8 @@ class Flops:
     forward: float
     training: float
     """Forward and backward, every forward pass of the training step included (those for the Q's targets, too)."""
+    recomputed: float = 0.0
+    """What activation checkpointing adds to that: the blocks that carry gradient, forward once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +110,17 @@ class Model(nn.Module, ABC):
         """[B, 2]: `q` of one more segment, without the work that only its state and logits need."""
         return self.segment(state, rows, draws).q
 
-    def configure(self, dtype: torch.dtype, attention: AttentionKernel, compiled: bool = False) -> None:
-        """Set what `auto` was resolved to: compute dtype, attention kernel, and whether blocks are compiled."""
+    def configure(
+        self, dtype: torch.dtype, attention: AttentionKernel, compiled: bool = False, recomputes: bool = False
+    ) -> None:
+        """Set what `auto` was resolved to: compute dtype, attention kernel, and whether blocks are compiled; and
+        whether a training recomputes them (activation checkpointing)."""
         self.compute_dtype = dtype
         for module in self.modules():
             if isinstance(module, Attention | GatedAttention):
                 module.kernel = attention
+            if isinstance(module, Stack | GatedStack):
+                module.recomputes = recomputes
             if isinstance(module, Block | GatedBlock) and compiled:
                 module.compile(dynamic=False)
 

@@ -34,11 +34,12 @@ class HRMTextSpec(AttentionModelSpec):
     """Layers of the H stack, and of the L stack."""
     H_cycles: int = Field(2, ge=1)
     L_cycles: int = Field(3, ge=1)
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
     gradient_steps: int = Field(5, ge=FIRST_GRADIENT_STEPS)
     """How many calls carry gradient: the last min(H_cycles, this - 1) of H, and for the rest the last ones of L."""
     gradient_warmup_fraction: float = Field(0.2, ge=0.0, le=1.0)
     """The share of the budget over which that number rises from 2. While it is <= H_cycles no gradient reaches the
-    token embeddings, and they rest."""
+    token embeddings, and they rest (tied ones learn as the head)."""
 
     @property
     def sees_the_future(self) -> bool:
@@ -60,7 +61,7 @@ class HRMTextSpec(AttentionModelSpec):
 
     def block(self) -> BlockShape:
         """The sizes of both stacks' blocks."""
-        return BlockShape(self.hidden_size, self.num_heads, self.expansion, causal=True)
+        return BlockShape(self.hidden_size, self.num_heads, self.expansion, causal=True, dropout=self.dropout)
 
     def build(self, shape: TaskShape) -> HRMText:
         return HRMText(self, shape)
@@ -74,7 +75,10 @@ class HRMTextSpec(AttentionModelSpec):
         _, reaches_embeddings = calls[self.L_cycles]
         if not reaches_embeddings:  # then the first projection with gradient hands none on
             backward -= 8.0 * square
-        return Flops(forward, forward + backward)
+        # Nobody asks again for what a block's last product gives, unless dropout follows it
+        unread = 0.0 if self.dropout else 2.0 * shape.sequence_length * self.hidden_size * self.block().inner_size
+        again = sum(carries for _, carries in calls) * (stack - self.num_layers_per_stack * unread)
+        return Flops(forward, forward + backward, again)
 
     @classmethod
     def smoke(cls) -> Self:
@@ -105,7 +109,7 @@ class HRMText(Model):
         for call, carries in self.spec.calls(self.spent if self.training else 1.0):
             with torch.set_grad_enabled(torch.is_grad_enabled() and carries):
                 if call == "H":
-                    slow = self.H_level(slow + fast, tables, mask, cache)
+                    slow = self.H_level(slow + fast, tables, draws, mask, cache)
                 else:
-                    fast = self.L_level(fast + slow, tables, mask, cache)
+                    fast = self.L_level(fast + slow, tables, draws, mask, cache)
         return SegmentOutput({}, slow, self.head)

@@ -133,7 +133,8 @@ class RecursiveSpec(BlockModelSpec, ABC):
         tokens = 2.0 * shape.sequence_length * self.hidden_size * shape.vocab_size
         head = tokens + q_head
         forward = sum(costs) + head
-        training = forward + 2.0 * (sum(costs[first_with_gradient:]) + head)
+        with_gradient = sum(costs[first_with_gradient:])
+        training = forward + 2.0 * (with_gradient + head)
         if self.starts > 1:
             training += self.starts * forward
         if self.halting.rule == "q_with_target" and self.halting.segments > 1:
@@ -142,7 +143,7 @@ class RecursiveSpec(BlockModelSpec, ABC):
         if self.halting.rule == "q_loss":  # on a mean over a row's segments, of which the last needs no further one
             count = self.halting.segments
             training += (count - 1) / 2 * (sum(costs) + q_head) + (count - 1) / count * tokens
-        return Flops(forward, training)
+        return Flops(forward, training, with_gradient)
 
 
 def scaled(count: int, share: float) -> int:

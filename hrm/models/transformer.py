@@ -31,8 +31,8 @@ class TransformerSpec(BlockModelSpec):
 
     def flops(self, shape: TaskShape, spent: float = 1.0) -> Flops:
         head = 2.0 * shape.sequence_length * self.hidden_size * shape.vocab_size
-        forward = self.num_layers * self.block().flops(shape.sequence_length) + head
-        return Flops(forward, 3 * forward)
+        blocks = self.num_layers * self.block().flops(shape.sequence_length)
+        return Flops(blocks + head, 3 * (blocks + head), blocks)
 
     @classmethod
     def smoke(cls) -> Self:

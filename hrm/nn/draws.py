@@ -44,6 +44,13 @@ class Draws:
         copies._key = _mix(self._next_key().unsqueeze(1) + salts).flatten()
         return copies
 
+    def part(self, number: int, of: int) -> Draws:
+        """The same draws for one of `of` parts of the slots (`Tensor.tensor_split`), from where they are now."""
+        mine = Draws.__new__(Draws)
+        mine.training, mine._count = self.training, self._count
+        mine._key = self._key.tensor_split(of)[number]
+        return mine
+
     def _next_key(self) -> Tensor:
         self._count += 1
         wrapped = (self._count * _GOLDEN + 2**63) % 2**64 - 2**63  # as int64 arithmetic would

@@ -7,11 +7,13 @@ Shapes: B rows, S positions, D hidden, N heads, K head size.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from hrm.nn.attention import AttentionKernel, attend, rotate
 from hrm.nn.cache import CachePass
-from hrm.nn.layers import BlockShape, Linear, SwiGLU, rms_norm
+from hrm.nn.draws import Draws, dropout
+from hrm.nn.layers import BlockShape, Linear, SwiGLU, recomputed, rms_norm
 
 EPSILON = 1e-6
 
@@ -43,27 +45,41 @@ class GatedAttention(nn.Module):
 
 
 class GatedBlock(nn.Module):
-    """x = x + attention(rms(x)); x = x + mlp(rms(x))."""
+    """x = x + attention(rms(x)); x = x + mlp(rms(x)), dropout on each branch."""
+
+    num_dropouts = 2
 
     def __init__(self, shape: BlockShape) -> None:
         super().__init__()
+        self.dropout = shape.dropout
         self.self_attn = GatedAttention(shape)
         self.mlp = SwiGLU(shape.hidden_size, shape.expansion)
 
-    def forward(self, x: Tensor, tables: Tensor, mask: Tensor | None, cache: CachePass | None = None) -> Tensor:
-        x = x + self.self_attn(rms_norm(x, EPSILON), tables, mask, cache)
-        y: Tensor = x + self.mlp(rms_norm(x, EPSILON))
+    def forward(
+        self, x: Tensor, tables: Tensor, keys: Tensor | None, mask: Tensor | None, cache: CachePass | None = None
+    ) -> Tensor:
+        """keys [num_dropouts, B]: where dropout is at work."""
+        mixed = self.self_attn(rms_norm(x, EPSILON), tables, mask, cache)
+        x = x + dropout(mixed, self.dropout, keys, 0)
+        y: Tensor = x + dropout(self.mlp(rms_norm(x, EPSILON)), self.dropout, keys, 1)
         return y
 
 
 class GatedStack(nn.Module):
     """Blocks one after another, then a norm."""
 
+    recomputes: bool = False
+    """Whether blocks that carry gradient are `recomputed`."""
+
     def __init__(self, num_layers: int, shape: BlockShape) -> None:
         super().__init__()
         self.layers = nn.ModuleList(GatedBlock(shape) for _ in range(num_layers))
 
-    def forward(self, x: Tensor, tables: Tensor, mask: Tensor | None, cache: CachePass | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, tables: Tensor, draws: Draws, mask: Tensor | None, cache: CachePass | None = None
+    ) -> Tensor:
         for layer in self.layers:
-            x = layer(x, tables, mask, cache)
+            assert isinstance(layer, GatedBlock)
+            inputs = x, tables, draws.keys(layer.num_dropouts) if layer.dropout else None, mask, cache
+            x = recomputed(layer, *inputs) if self.recomputes and torch.is_grad_enabled() else layer(*inputs)
         return rms_norm(x, EPSILON)

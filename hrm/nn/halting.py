@@ -1,6 +1,7 @@
 """When a row has had enough segments: the rules of HRM (q_with_target), of TRM and URM (q), of causal text, and none.
 
-`none` and `q_loss` give every row a fixed number of segments. Follows sapientinc/HRM `hrm_act_v1.py` and TRM's `trm.py`.
+`none` and `q_loss` give every row a fixed number of segments. Follows sapientinc/HRM `hrm_act_v1.py` and TRM's
+`trm.py`.
 """
 
 from __future__ import annotations

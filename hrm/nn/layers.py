@@ -9,10 +9,12 @@ Shapes: B rows, S positions, D hidden, N heads, K head size.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from hrm.nn.attention import AttentionKernel, attend, rotate
 from hrm.nn.cache import CachePass
@@ -231,8 +233,18 @@ class Block(nn.Module):
         return rms_norm(x + dropout(self.mlp(x, mask, cache), rate, keys, -1))
 
 
+def recomputed(layer: nn.Module, *inputs: Any) -> Tensor:
+    """layer(*inputs), of which only the inputs are kept: the rest is computed again when its gradient is asked for."""
+    # Blocks draw from no generator, so that there is no state of one to put back
+    y: Tensor = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return y
+
+
 class Stack(nn.Module):
     """Blocks one after another."""
+
+    recomputes: bool = False
+    """Whether blocks that carry gradient are `recomputed`."""
 
     def __init__(self, num_layers: int, shape: BlockShape) -> None:
         super().__init__()
@@ -251,5 +263,6 @@ class Stack(nn.Module):
         for number, layer in enumerate(self.layers, 1):
             assert isinstance(layer, Block)
             keys = draws.keys(layer.num_dropouts) if layer.dropout else None
-            x = layer(x, tables, keys, first and number == len(self.layers), mask, cache)
+            inputs = x, tables, keys, first and number == len(self.layers), mask, cache
+            x = recomputed(layer, *inputs) if self.recomputes and torch.is_grad_enabled() else layer(*inputs)
         return x

@@ -18,28 +18,29 @@ class PuzzleTable(nn.Module):
     def __init__(self, num_identifiers: int, size: int) -> None:
         super().__init__()
         self.register_buffer("weights", torch.zeros(num_identifiers, size))
-        self._identifiers: Tensor | None = None
-        self._gathered: Tensor | None = None
+        self._gathered: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, identifiers: Tensor) -> Tensor:
-        """[B] -> [B, size]; remembers the rows while gradients are recorded."""
+        """[B] -> [B, size]; remembers the rows while gradients are recorded, those of every part of a step."""
         rows = self.get_buffer("weights")[identifiers]
         if torch.is_grad_enabled() and self.training:
-            self._identifiers, self._gathered = identifiers, rows.requires_grad_()
+            self._gathered.append((identifiers, rows.requires_grad_()))
         return rows
 
     @torch.no_grad()
     def sign_step(
         self, learning_rate: float, weight_decay: float, all_gather: Callable[[Tensor], Tensor] | None = None
     ) -> None:
-        """row *= 1 - lr*wd; row -= lr*sign(sum of the gradients of its occurrences), for the rows last gathered."""
-        if self._gathered is None or self._gathered.grad is None or self._identifiers is None:
+        """row *= 1 - lr*wd; row -= lr*sign(sum of the gradients of its occurrences), for the rows gathered since the
+        last step."""
+        trained = [(identifiers, rows.grad) for identifiers, rows in self._gathered if rows.grad is not None]
+        self._gathered = []
+        if not trained:
             return
-        identifiers, gradient = self._identifiers, self._gathered.grad
+        identifiers, gradient = (torch.cat(parts) for parts in zip(*trained, strict=True))
         if all_gather is not None:
             identifiers, gradient = all_gather(identifiers), all_gather(gradient)
         rows, place = torch.unique(identifiers, return_inverse=True)
         total = torch.zeros(rows.shape[0], gradient.shape[1], device=gradient.device).index_add_(0, place, gradient)
         table = self.get_buffer("weights")
         table[rows] = table[rows] * (1.0 - learning_rate * weight_decay) - learning_rate * total.sign()
-        self._identifiers = self._gathered = None

@@ -19,7 +19,7 @@ from hrm.tasks import TaskShape
 FORMAT = "original state dict"
 _PREFIX = "_orig_mod.model.inner."
 """Of the keys that are written for a model of ours: with it the original loads the file compiled and not compiled."""
-_ABSENT = {"causal": False, "convolution": 0, "damping": 0.0, "start": "fixed"}
+_ABSENT = {"causal": False, "convolution": 0, "damping": 0.0, "start": "fixed", "tied_embeddings": False}
 """What the original code cannot do, and the value with which a model of ours computes what it does."""
 _POSITIONS = {"hrm": ("rotary", "learned"), "trm": ("rotary", "learned", "none"), "urm": ("rotary",)}
 """By kind: the positions that the original code knows."""

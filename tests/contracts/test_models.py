@@ -281,6 +281,48 @@ def test_the_flops_of_a_q_of_positions_are_a_mean_over_the_segments_of_a_row(mak
     assert counted(all_segments) == pytest.approx(3 * 3 * spec.flops(SHAPE).training, rel=0.01)
 
 
+def gradients(model: Model, spec: ModelSpec, shape: TaskShape, recomputes: bool) -> tuple[dict[str, torch.Tensor], int]:
+    """Of one step, and the bytes that its forward pass kept for its backward pass."""
+    kept = []
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        kept.append(value.numel() * value.element_size())
+        return value
+
+    model.configure(torch.float32, "explicit", recomputes=recomputes)
+    model.zero_grad()
+    carry = Carry.empty(model, 3, shape.sequence_length, torch.device("cpu"))
+    carry.refill(model, rows(shape), still(3))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        draws = Draws(0, 1, torch.arange(3))
+        scored = train_segment(model, carry, spec.halting_rule(), LossTerms(), torch.ones(3), draws)
+    scored.loss.backward()  # type: ignore[no-untyped-call]
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}, sum(kept)
+
+
+def test_blocks_that_are_recomputed_give_the_same_gradient_bits_and_keep_less(spec: ModelSpec) -> None:
+    model = built(spec)
+    (plain, plain_kept), (again, again_kept) = (
+        gradients(model, spec, SHAPE, recomputes) for recomputes in (False, True)
+    )
+    assert plain.keys() == again.keys()
+    assert all(torch.equal(plain[name], again[name]) for name in plain)
+    assert again_kept < 0.5 * plain_kept
+
+
+RECOMPUTED = [f"smallest {kind}" for kind in MODELS]
+RECOMPUTED += ["hrm with target", "trm, all starts", "hrm_text, cycles"]
+
+
+@pytest.mark.parametrize("name", RECOMPUTED)
+def test_the_flops_of_recomputed_blocks_are_those_that_torch_counts(name: str) -> None:
+    spec, shape = FLOP_CASES[name]
+    model = built(spec, shape)
+    model.spent = 0.3
+    plain, again = (counted(lambda r=r: gradients(model, spec, shape, r)) for r in (False, True))
+    assert again - plain == pytest.approx(3 * spec.flops(shape, 0.3).recomputed, rel=0.01)
+
+
 def counted(work: Callable[[], object]) -> int:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         work()

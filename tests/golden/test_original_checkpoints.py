@@ -19,10 +19,10 @@ from hrm.loading import load_model
 from hrm.models.recursion import RecursiveModel
 from hrm.nn.draws import Draws
 from hrm.nn.halting import HaltingSpec
+from hrm.nn.losses import LossTerms
 from hrm.original.configuration import said_of
 from hrm.original.conversion import import_original, original_state_dict
 from hrm.original.reading import read_state_dict
-from hrm.nn.losses import LossTerms
 from hrm.segments import Carry, Scored, train_segment
 from hrm.tasks import IGNORE, TaskShape
 

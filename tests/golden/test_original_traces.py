@@ -16,8 +16,8 @@ from hrm.models.recursion import RecursiveModel, RecursiveSpec
 from hrm.models.trm import TRMSpec
 from hrm.nn.draws import Draws
 from hrm.nn.halting import HaltingSpec
-from hrm.optim.adam_atan2 import AdamATan2
 from hrm.nn.losses import LossTerms
+from hrm.optim.adam_atan2 import AdamATan2
 from hrm.segments import Carry, train_segment
 from hrm.tasks import IGNORE, TaskShape
 
