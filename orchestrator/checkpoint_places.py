@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from analysis.records import read_sweep_record
+from analysis.records import read_sweep_record, read_trial_record
 from hrm.checkpoint import in_order
 from hrm.errors import Problem, SpecError
 from hrm.remote import MANIFEST, Archive
@@ -28,6 +28,17 @@ def checkpoints_at(named: Iterable[str]) -> list[Path]:
     if problems:
         raise SpecError(*problems)
     return list(found)
+
+
+def best_checkpoint(named: str) -> Path:
+    """The folder of one checkpoint: as `checkpoint_folder` finds it, or the best of a sweep's trial."""
+    path = Path(named)
+    if "://" in named or not (path / "trial.json").exists():
+        return checkpoint_folder(named)
+    best = (read_trial_record(path).result or {}).get("best_checkpoint")
+    if not best:
+        raise _none(named, "is a trial without a best checkpoint")
+    return checkpoint_folder(str(path / best))
 
 
 def _at(named: str) -> list[Path]:

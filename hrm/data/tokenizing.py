@@ -82,6 +82,11 @@ class TextTokenizer:
         text = [token for token in tokens if token not in self.special]
         return str(self._backend.decode(text, skip_special_tokens=False))
 
+    def written(self, token: int) -> str:
+        """A token as it reads in a text; one that stands for no text, or for part of a character, by its own name."""
+        text = "" if token in self.special else self.decode([token])
+        return self.vocabulary[token] if not text or "\N{REPLACEMENT CHARACTER}" in text else text
+
     def files(self) -> dict[str, bytes]:
         """The files that Transformers' `AutoTokenizer` and `load_tokenizer` read, by name."""
         special = {"bos": self.begin, "eos": self.end, "pad": self.pad, "unk": self.unknown}
