@@ -1,4 +1,7 @@
-"""`checkpoint import`, `export`, `show`: weights from the original code, back to it, and what is in a checkpoint."""
+"""`checkpoint import`, `export`, `show`: weights from elsewhere, back to there, and what is in a checkpoint.
+
+Elsewhere is the original code (files) and Transformers (folders, here or on the hub).
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,24 @@ from torch import Tensor
 
 from hrm.checkpoint import Checkpoint, open_checkpoint, weights_sha256, write_checkpoint
 from hrm.errors import Problem, SpecError
+from hrm.huggingface.places import local_folder, names_a_repository
+from hrm.huggingface.reading import read_transformers
 from hrm.loading import components
 from hrm.original.configuration import said_of
 from hrm.original.conversion import import_original, original_state_dict
 from hrm.original.reading import read_state_dict
 from orchestrator.commands import writing
+from orchestrator.transformers_folders import export_folder, refuse_options_of_folders
 
 
 def import_checkpoint(options: argparse.Namespace) -> int:
-    """A checkpoint of ours from a state dict of the original code."""
+    """A checkpoint of ours from a state dict of the original code, or from a folder of Transformers."""
     if (options.path / "manifest.json").exists():
         rule = "is a checkpoint of ours already"
         raise SpecError(
             Problem(str(options.path), rule, "Use it as it is: `checkpoint show` it, or start a trial from it")
         )
-    checkpoint = _from_original(options)
+    checkpoint = _from_elsewhere(options)
     digest = checkpoint.manifest["lineage"]["sha256"][:8]
     output: Path = options.output or options.storage / "imported" / f"{options.path.stem}-{digest}"
     _refuse_existing(output)
@@ -48,8 +54,12 @@ def import_checkpoint(options: argparse.Namespace) -> int:
 
 
 def export_checkpoint(options: argparse.Namespace) -> int:
-    """A file of a checkpoint's weights: the original's state dict, or plain safetensors under our names."""
+    """A checkpoint's weights: the original's state dict, safetensors under our names, a folder for Transformers."""
     checkpoint = open_checkpoint(options.path)
+    if options.format == "transformers":
+        _refuse_existing(options.output)
+        return export_folder(checkpoint, options)
+    refuse_options_of_folders(options)
     weights = _chosen(checkpoint, options.weights, options.path)
     _refuse_existing(options.output)
     buffer = io.BytesIO()
@@ -67,10 +77,10 @@ def export_checkpoint(options: argparse.Namespace) -> int:
 
 def show_checkpoint(options: argparse.Namespace) -> int:
     """What is in a checkpoint, ours or an original state dict."""
-    if options.path.is_dir() and (options.config or options.fields):
-        rule = "--config and --set are for a state dict of the original code, and this is a checkpoint"
-        raise SpecError(Problem(str(options.path), rule, "Leave them out, or import the state dict again with them"))
-    checkpoint = open_checkpoint(options.path) if options.path.is_dir() else _from_original(options)
+    is_ours = (options.path / "manifest.json").exists()
+    if is_ours:
+        _refuse_configuration(options)
+    checkpoint = open_checkpoint(options.path) if is_ours else _from_elsewhere(options)
     facts = _facts(options.path, checkpoint)
     if options.json:
         print(json.dumps(facts))
@@ -87,9 +97,19 @@ def show_checkpoint(options: argparse.Namespace) -> int:
     return 0
 
 
-def _from_original(options: argparse.Namespace) -> Checkpoint:
+def _from_elsewhere(options: argparse.Namespace) -> Checkpoint:
+    named = str(options.path)
+    if options.path.is_dir() or names_a_repository(named):
+        _refuse_configuration(options)
+        return read_transformers(local_folder(named))
     source = read_state_dict(options.path)
     return import_original(source, said_of(options.path, options.config, options.fields))
+
+
+def _refuse_configuration(options: argparse.Namespace) -> None:
+    if options.config or options.fields:
+        rule = "--config and --set are for a state dict of the original code, and this is a folder"
+        raise SpecError(Problem(str(options.path), rule, "Leave them out, or import the state dict again with them"))
 
 
 def _facts(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:

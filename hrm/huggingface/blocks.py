@@ -1,4 +1,4 @@
-"""What Transformers does to the parts of a model: checkpointed blocks, values of what a folder does not hold, tables."""
+"""What Transformers does to the parts of a model: checkpoints blocks, draws what a folder does not hold, casts."""
 
 from __future__ import annotations
 

@@ -70,9 +70,7 @@ def _prompts(class_name: str, export: Export) -> str:
     if class_name != "HrmTextForCausalLM":
         return ""
     if not export.prompts_whole:
-        return (
-            "Every position looks back only: it was trained on rows without prompts. Leave `token_type_ids` out, or 0.\n"
-        )
+        return "Every position looks back only: its rows have no prompts. Leave `token_type_ids` out, or 0.\n"
     return """It was trained with prompts that are read as a whole (PrefixLM). Mark the prompt's positions by
 `token_type_ids` = 1, all others by 0; generate with the cache (the default):
 

@@ -1,4 +1,4 @@
-"""config.json of our causal models: the spec of any model here, and the few words that Transformers asks every model for.
+"""config.json of our causal models: the spec of any model here, and what Transformers asks of every model.
 
 Importing this needs Transformers, but neither torch nor the models.
 """

@@ -161,7 +161,9 @@ def _opening(tokenizer: TextTokenizer) -> dict[str, Any] | None:
     from tokenizers.processors import TemplateProcessing
 
     word = tokenizer.vocabulary[tokenizer.begin]
-    template = TemplateProcessing(single=[word, "$A"], pair=[word, "$A", "$B"], special_tokens=[(word, tokenizer.begin)])
+    template = TemplateProcessing(
+        single=[word, "$A"], pair=[word, "$A", "$B"], special_tokens=[(word, tokenizer.begin)]
+    )
     made: dict[str, Any] = json.loads(template.__getstate__())
     return made
 

@@ -113,7 +113,9 @@ def spec_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     How far gradients go, and dropout, are ours alone: they are taken from an export of ours, else left to the defaults.
     """
     kept: dict[str, Any] = config.get(CONFIG_KEY, {}).get("model", {})
-    own = {name: kept[name] for name in ("gradient_steps", "gradient_warmup_fraction", "dropout") if name in kept}
+    own: dict[str, Any] = {
+        name: kept[name] for name in ("gradient_steps", "gradient_warmup_fraction", "dropout") if name in kept
+    }
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     sizes = {"hidden_size": hidden, "num_heads": config["num_attention_heads"]}
     expansion = kept.get("expansion", HRMTextSpec.model_fields["expansion"].default)

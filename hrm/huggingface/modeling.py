@@ -1,7 +1,7 @@
 """Any causal model of ours as a `PreTrainedModel`: generation, saving, loading, resizing as for Transformers' own.
 
 A forward pass is `num_segments` segments; the loss is that of the last, the only one with gradient. Of caches it takes
-`DynamicCache`, whose layers are the slots of `hrm.nn.cache`; attention masks are [B, T], padding before or after a text.
+`DynamicCache`, whose layers are the slots of `hrm.nn.cache`; attention masks are [B, T], padding is around a text.
 A batch and a cache give to rounding what the model here gives row by row, whole.
 """
 
@@ -34,6 +34,13 @@ class Vocabulary(nn.Embedding):
 
     Vectors in the place of tokens are given back: so `inputs_embeds` come in.
     """
+
+    @classmethod
+    def around(cls, table: nn.Parameter) -> Vocabulary:
+        """The module of these very embeddings."""
+        made = cls(table.shape[0], table.shape[1], device="meta")
+        made.weight = table
+        return made
 
     @property
     def embedding_weight(self) -> Tensor:
@@ -151,7 +158,7 @@ class HrmForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  #
 
     def _settle(self) -> None:
         """Compute in the type of the weights, with the attention that the configuration names."""
-        kernel, dtype = _KERNELS[self.config._attn_implementation], self.get_input_embeddings().weight.dtype
+        kernel, dtype = _KERNELS[self.config._attn_implementation], self.network.embed_tokens.embedding_weight.dtype
         if getattr(self, "_settled", None) != (dtype, kernel):
             self.network.configure(dtype, kernel)
             self._settled = dtype, kernel
@@ -165,8 +172,7 @@ class HrmForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  #
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         if not isinstance(value, Vocabulary):
-            weight, value = value.weight, Vocabulary(*value.weight.shape, device="meta")
-            value.weight = weight
+            value = Vocabulary.around(value.weight)  # type: ignore[arg-type]
         self.network.embed_tokens = value  # type: ignore[assignment]
 
     def get_output_embeddings(self) -> nn.Module | None:
@@ -205,9 +211,9 @@ def _resizable(config: HrmConfig) -> Model:
     table, head = network.embed_tokens.embedding_weight, network.lm_head
     if not isinstance(head, Linear):
         raise ValueError(f"a {spec.kind} has no head that could be resized")
-    network.embed_tokens = Vocabulary(*table.shape, _weight=table.detach())  # type: ignore[assignment]
-    network.lm_head = nn.Linear(*reversed(head.weight.shape), bias=False, device=head.weight.device)  # type: ignore[assignment]
-    network.lm_head.weight = head.weight  # type: ignore[union-attr]
+    linear = nn.Linear(head.weight.shape[1], head.weight.shape[0], bias=False, device="meta")
+    linear.weight = head.weight
+    network.embed_tokens, network.lm_head = Vocabulary.around(table), linear  # type: ignore[assignment]
     mark_drawn(network)
     return network
 

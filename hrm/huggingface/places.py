@@ -16,10 +16,10 @@ _BESIDE = (CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config
 
 
 def names_a_repository(named: str) -> bool:
-    """True for `hub:owner/name`, and for owner/name where no such path is here."""
+    """True for `hub:owner/name`, and for owner/name where neither such a path nor a folder `owner` is here."""
     if named.startswith(HUB):
         return True
-    return _REPOSITORY.fullmatch(named) is not None and not Path(named).exists()
+    return _REPOSITORY.fullmatch(named) is not None and not (Path(named).exists() or Path(named).parent.exists())
 
 
 def local_folder(named: str) -> Path:
@@ -47,5 +47,8 @@ def _also_no_folder(named: str, error: SpecError) -> SpecError:
     if named.startswith(HUB):
         return error
     return SpecError(
-        *(Problem(p.place, f"there is no such folder here, and on the hub: {p.rule}", p.way_out) for p in error.problems)
+        *(
+            Problem(p.place, f"there is no such folder here, and on the hub: {p.rule}", p.way_out)
+            for p in error.problems
+        )
     )

@@ -135,7 +135,9 @@ def _files(folder: Path) -> list[str]:
     if not (folder / INDEX).exists():
         pickled = any(folder.glob("*.bin"))
         rule = "has its weights pickled, and pickles can run code" if pickled else f"has no {WEIGHTS} and no {INDEX}"
-        raise SpecError(Problem(str(folder), rule, "Save it with Transformers' save_pretrained" if pickled else _WAY_OUT))
+        raise SpecError(
+            Problem(str(folder), rule, "Save it with Transformers' save_pretrained" if pickled else _WAY_OUT)
+        )
     try:
         names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -149,7 +151,7 @@ def _named_here(spec: ModelSpec, stored: Mapping[str, Tensor]) -> dict[str, Tens
     if spec.kind == "hrm_text" and not any(name.startswith(PREFIX) for name in stored):
         named = from_transformers(stored)
     else:
-        named = {name.removeprefix(PREFIX).replace(*reversed(EMBEDDING)): value for name, value in stored.items()}
+        named = {name.removeprefix(PREFIX).replace(EMBEDDING[1], EMBEDDING[0]): value for name, value in stored.items()}
     tied = spec.model_dump().get("tied_embeddings", False)
     return {name: value for name, value in named.items() if not (tied and name == "lm_head.weight")}
 

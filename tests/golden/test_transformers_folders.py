@@ -1,4 +1,4 @@
-"""Exported folders against stock Transformers: equal logits, equal generation token by token, and the same weights back.
+"""Exported folders against stock Transformers: equal logits, equal tokens one by one, the same weights back.
 
 The yardstick is `HrmTextForCausalLM` of Transformers, also in a process that has none of our code.
 """
@@ -110,9 +110,7 @@ def test_stock_transformers_computes_and_generates_what_we_do(tmp_path: Path, sp
     prompts = torch.tensor([9, 9, 9]) if whole else None
     marks = {"token_type_ids": torch.ones_like(tokens)} if whole else {}
     with torch.no_grad():
-        torch.testing.assert_close(
-            loaded(tokens, **marks).logits, logits(ours, tokens, prompts), rtol=1e-5, atol=1e-5
-        )
+        torch.testing.assert_close(loaded(tokens, **marks).logits, logits(ours, tokens, prompts), rtol=1e-5, atol=1e-5)
     found = loaded.generate(tokens, **marks, max_new_tokens=20, do_sample=False, eos_token_id=None)
     assert torch.equal(found, greedy(ours, tokens, 20, prompts))
 
@@ -182,9 +180,7 @@ def test_models_without_a_class_upstream_come_back_as_ours(tmp_path: Path, spec:
     assert not any(problems.values()), problems
     ours, tokens, segments = load_model(checkpoint, SHAPE, "here"), some_tokens(2, 8), spec.halting_rule().segments
     with torch.no_grad():
-        torch.testing.assert_close(
-            loaded(tokens).logits, logits(ours, tokens, segments=segments), rtol=1e-6, atol=1e-6
-        )
+        torch.testing.assert_close(loaded(tokens).logits, logits(ours, tokens, segments=segments), rtol=1e-6, atol=1e-6)
     found = loaded.generate(tokens, max_new_tokens=10, do_sample=False, eos_token_id=None)
     assert torch.equal(found, greedy(ours, tokens, 10, segments=segments))
 
