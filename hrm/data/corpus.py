@@ -8,13 +8,13 @@ each cut after a line. Nothing is held whole but a single text: the source is re
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 
-from hrm.data.sample_text import SAMPLE
+from hrm.data.sample_text import INSTRUCTIONS, SAMPLE
 from hrm.data.sources import SourceSpec
 from hrm.data.text_formats import Document, FormatSpec, LossOn, Piece, PlainFormat, Record
 from hrm.errors import Problem, SpecError
@@ -72,9 +72,12 @@ class Corpus:
     def _records(self, split: str) -> Iterator[list[Document]]:
         source = self.sources[split]
         name = "sample text" if source is None else source.path or source.hub
-        records: Iterator[Record] = ({"text": text} for text in SAMPLE) if source is None else source.records()
+        records: Iterable[Record] = self._sample() if source is None else source.records()
         for number, record in enumerate(records):
             yield list(self.format.documents(record, f"{name}: record {number}", self.loss_on))
+
+    def _sample(self) -> Sequence[Record]:
+        return INSTRUCTIONS if self.format.kind == "instruction" else [{"text": text} for text in SAMPLE]
 
     def _single(self) -> str | None:
         """The text of a plain source with only one."""

@@ -1,4 +1,4 @@
-"""A small text written for this project, so that text tasks can be tried without any file."""
+"""A small text written for this project, and questions about it, so that text tasks can be tried without any file."""
 
 SAMPLE = (
     "The ferry leaves the island at six in the morning, when the harbour is still dark and the gulls are asleep.",
@@ -27,3 +27,30 @@ SAMPLE = (
     "What the sea takes in autumn it brings back in March: planks, bottles, once a piano with nine keys.",
 )
 """Documents."""
+INSTRUCTIONS = (
+    {"instruction": "When does the ferry leave the island?", "output": "At six in the morning."},
+    {"instruction": "What does wind from the west mean?", "output": "Rain by noon."},
+    {"instruction": "What does wind from the north mean?", "output": "Fish."},
+    {"instruction": "How many steps has the stone stair?", "output": "Ninety-one."},
+    {"instruction": "Who built the stone stair?", "output": "Nobody remembers."},
+    {"instruction": "How many ovens does the baker heat in winter?", "output": "Two."},
+    {"instruction": "What did the lamp in the tower burn first?", "output": "Oil."},
+    {"instruction": "What did the lamp in the tower burn after oil?", "output": "Gas."},
+    {"instruction": "What does the map on the wall of the school show?", "output": "The bay before the storm."},
+    {"instruction": "When can you walk to the wreck?", "output": "When the tide is low."},
+    {"instruction": "How often does the post come?", "output": "Twice a week."},
+    {"instruction": "Where are letters read aloud?", "output": "In the shop."},
+    {"instruction": "What did my grandfather count?", "output": "Boats."},
+    {"instruction": "How many roads are there?", "output": "One, and it goes round."},
+    {"instruction": "On which day are the nets washed?", "output": "On the first of May."},
+    {"instruction": "Where does the doctor row over from?", "output": "From the mainland."},
+    {"instruction": "When does a good knot open?", "output": "When you ask it to."},
+    {"instruction": "How many of the apple trees live?", "output": "Four."},
+    {"instruction": "What glows where the oars touch it?", "output": "The water in the bay."},
+    {"instruction": "What stands by the door of every house?", "output": "A bucket."},
+    {"instruction": "When does the café close?", "output": "When the last guest has finished the story."},
+    {"instruction": "How slow is the clock of the church?", "output": "Eleven minutes."},
+    {"instruction": "Who knows the paths better than we do?", "output": "Sheep."},
+    {"instruction": "What does the sea bring back in March?", "output": "Planks, bottles, a piano with nine keys."},
+)
+"""Records in Alpaca's columns, about these documents."""

@@ -34,7 +34,7 @@ class TextSpec(TaskSpec):
     reduction: ClassVar[Literal["token", "row"]] = "token"
 
     source: SourceSpec | None = None
-    """Of train; null: a small text that comes with the code."""
+    """Of train; null: a small text that comes with the code, for the format `instruction` questions about it."""
     validation_source: SourceSpec | None = None
     test_source: SourceSpec | None = None
     """null: held out of `source`, by document, or cut from its end if it is a single text."""
@@ -60,8 +60,9 @@ class TextSpec(TaskSpec):
         total = sum(getattr(self, f"{split}_fraction") for split in held_out)
         if total >= 1:
             raise ValueError(f"validation_fraction + test_fraction must be < 1, got {total:g}. Lower one")
-        if self.source is None and (self.format != PlainFormat() or len(held_out) < 2):
-            raise ValueError("source must be given for a format or further sources, got None. Give source")
+        sampled = self.format == PlainFormat() or self.format.kind == "instruction"
+        if self.source is None and not (sampled and len(held_out) == 2):
+            raise ValueError("source must be given for this format or further sources, got None. Give source")
         if self.loss_on == "response" and self.format.kind == "plain":
             raise ValueError("loss_on must be all for the format plain, got 'response'. A plain text has no response")
         if self.prefix and (self.format.kind != "instruction" or self.loss_on != "response" or self.packing):

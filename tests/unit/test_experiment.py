@@ -18,6 +18,8 @@ from orchestrator.schema import schema_of
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
+SECOND_STAGE = "text_stages_finetune"
+"""Loads where the first has finished: tests/end_to_end/test_experiments.py."""
 
 
 def problems(folder: Path, data: dict[str, Any], **options: Any) -> dict[str, Problem]:
@@ -320,10 +322,21 @@ def test_auto_takes_the_trial_process_where_it_suffices(resources: dict[str, Any
     )
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [p for p in EXPERIMENTS if p.stem != SECOND_STAGE], ids=lambda p: p.name)
 @pytest.mark.parametrize("smoke", [False, True])
 def test_every_experiment_of_the_house_is_good_also_as_a_smoke_test(path: Path, smoke: bool) -> None:
     assert load_experiment(path, smoke=smoke).arms
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+def test_a_second_stage_says_what_has_to_be_run_before_it(tmp_path: Path, smoke: bool) -> None:
+    path = ROOT / "experiments" / f"{SECOND_STAGE}.yaml"
+    with pytest.raises(SpecError) as caught:
+        load_experiment(path, smoke=smoke, storage=tmp_path)
+    first = "text_stages_pretrain-smoke" if smoke else "text_stages_pretrain"
+    places = {problem.place.removeprefix(f"{path}: ") for problem in caught.value.problems}
+    assert places == {"arms.finetuned.patch.initialize_from.sweep", "tasks[0].tokenizer.sweep"}
+    assert all(problem.rule.startswith(f"there is no sweep {first!r}") for problem in caught.value.problems)
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.name)

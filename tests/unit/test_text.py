@@ -338,7 +338,7 @@ def test_the_tokenizers_files_are_part_of_the_dataset(tmp_path: Path) -> None:
     [
         ({"loss_on": "response", "source": {"path": "a"}}, "recipe: loss_on must be all for the format plain, got"),
         ({"validation_fraction": 0.6, "test_fraction": 0.4}, "recipe: validation_fraction + test_fraction must be < 1"),
-        ({"format": {"kind": "chat"}}, "recipe: source must be given for a format or further sources, got None."),
+        ({"format": {"kind": "chat"}}, "recipe: source must be given for this format or further sources, got None."),
         ({"prefix": True}, "recipe: prefix must be false but for the format instruction, loss_on response, packing"),
         ({"tokenizer": {"kind": "bpe", "vocab_size": 10}}, "recipe: tokenizer.vocab_size: must be >= 258, got 10."),
         ({"tokenizer": {"kind": "chars"}}, "recipe: tokenizer.kind: must be one of bytes, bpe, words, pretrained"),
