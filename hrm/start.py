@@ -27,14 +27,15 @@ _WHAT_WEIGHTS_MEAN = (
 """Fields of a model with other values of which the same weights do not fit, or compute something else."""
 
 
-PLACES = ("path", "sweep", "arm", "task", "store", "trial")
+PLACES = ("path", "sweep", "arm", "task", "store", "trial", "hub", "revision")
 """Fields that say where a start is, or was found: its digest is what it is."""
 
 
 class StartSpec(Spec):
     """A checkpoint to start from (`checkpoint import` makes one of an original state dict).
 
-    A file gives a `path`, or the `sweep` whose best checkpoint is meant; the rest is found when it is loaded.
+    A file gives a `path`, also of a Transformers folder, or the `sweep` whose best checkpoint is meant, or a model on
+    the `hub`; the rest is found when it is loaded.
     """
 
     path: str
@@ -48,6 +49,10 @@ class StartSpec(Spec):
     """The URI of the store where that sweep's copies are, if not in this storage."""
     trial: str | None = None
     """The key of the trial in that sweep, once it is found."""
+    hub: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
+    """`owner/name` of a Transformers model on the Hugging Face hub."""
+    revision: str | None = None
+    """Its branch, tag or commit; null: main."""
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """Of its weights (`hrm.checkpoint.weights_sha256`); an experiment fills it in when it is loaded."""
     without: tuple[str, ...] = ()

@@ -14,16 +14,21 @@ from analysis.records import read_sweep_record
 from hrm.checkpoint import DamagedCheckpointError, open_checkpoint, read_manifest, weights_sha256
 from hrm.data.dataset import open_dataset
 from hrm.errors import Problem, SpecError
+from hrm.huggingface.reading import is_transformers_folder
 from hrm.start import PLACES, misfits, unlike
+from orchestrator.imported import imported, imported_from_hub
 from orchestrator.stages import best_checkpoint, origin_of
 
 if TYPE_CHECKING:
     from orchestrator.experiment import Arm, ExperimentSpec
 
 FIELD = "initialize_from"
-_NAMES = ("sweep",)
+_NAMES = ("sweep", "hub")
 """Fields that name a start without its place; what they mean may change, and a sweep that goes on keeps what it was."""
-_WAY_OUT = "Give the folder of a checkpoint; `checkpoint import` makes one of an original state dict"
+_WAY_OUT = (
+    "Give the folder of a checkpoint or of a Transformers model (one on the hub: hub: owner/name); `checkpoint import` "
+    "makes a checkpoint of an original state dict"
+)
 Start = dict[str, Any]
 
 
@@ -84,30 +89,51 @@ def _as_it_was(start: Start, before: Any) -> Start | None:
 
 def _found(start: Start, storage: Path, place: str) -> Start:
     """The start with its folder, its digest and where it is from. Raises SpecError with what is wrong with it."""
-    if {"path", "sweep"} <= start.keys() and "sha256" not in start:  # with it: as a load has filled it in
-        rule = f"one of path and sweep must be given, got both, {start['path']!r} and {start['sweep']!r}"
-        raise SpecError(Problem(place, rule, "Leave one out"))
-    if not start.keys() & {"path", *_NAMES}:
-        rule = f"path or sweep must be given, got only {', '.join(start)}"
-        raise SpecError(Problem(place, rule, "Give one of them"))
-    where = "path" if "path" in start else "sweep"
-    if where == "path":
-        path = Path(start["path"]).expanduser().absolute()
-        found = {**{name: start.get(name) for name in PLACES}, **origin_of(path), "path": str(path)}
-    else:
+    where = _way(start, place)
+    if where == "sweep":
         found = best_checkpoint(storage, start, place)
-        path = Path(found["path"])
-    try:
-        manifest = read_manifest(path)
-        digest, _ = weights_sha256(manifest), manifest["spec"]["model"]
-    except (DamagedCheckpointError, KeyError, IndexError, TypeError) as error:
-        rule = "is no checkpoint of ours" if path.exists() else "there is no such folder"
-        raise SpecError(Problem(f"{place}.{where}", f"{rule}: {start[where]} ({error})", _WAY_OUT)) from error
+    elif where == "hub":
+        path = imported_from_hub(storage, start["hub"], start.get("revision"), f"{place}.hub")
+        found = {"hub": start["hub"], "revision": start.get("revision"), "path": str(path)}
+    else:
+        path = _folder(start["path"], storage, f"{place}.path")
+        found = {**{name: start.get(name) for name in PLACES}, **origin_of(path), "path": str(path)}
+    digest = _digest(Path(found["path"]), start[where], f"{place}.{where}")
     if start.get("sha256", digest) != digest:
         rule = f"must be {digest}, as the checkpoint's weights are now, got {start['sha256']!r}"
         raise SpecError(Problem(f"{place}.sha256", rule, "Leave it out, or give that checkpoint"))
     # What an arm says is laid over what the base says: also that there is no such place.
     return {**start, **dict.fromkeys(PLACES), **found, "sha256": digest}
+
+
+def _way(start: Start, place: str) -> str:
+    """Which of the fields that name a start is given. Raises SpecError for none and for several."""
+    given = [name for name in ("path", *_NAMES) if name in start]
+    if not given:
+        rule = f"path, sweep or hub must be given, got only {', '.join(start)}"
+        raise SpecError(Problem(place, rule, "Give one of them"))
+    if len(given) > 1 and not (given[0] == "path" and "sha256" in start):  # these: as a load has filled them in
+        rule = f"one of path, sweep and hub must be given, got {', '.join(f'{name} {start[name]!r}' for name in given)}"
+        raise SpecError(Problem(place, rule, "Leave the others out"))
+    return given[0]
+
+
+def _folder(named: str, storage: Path, place: str) -> Path:
+    """The checkpoint that a path means: itself, or what a Transformers folder is imported as."""
+    path = Path(named).expanduser().absolute()
+    return imported(storage, path, place) if is_transformers_folder(path) else path
+
+
+def _digest(path: Path, named: str, place: str) -> str:
+    try:
+        manifest = read_manifest(path)
+        digest, _ = weights_sha256(manifest), manifest["spec"]["model"]
+    except (DamagedCheckpointError, KeyError, IndexError, TypeError) as error:
+        if not path.exists():
+            raise SpecError(Problem(place, f"there is no such folder: {named}", _WAY_OUT)) from error
+        rule = f"is no checkpoint of ours ({error}), and no folder of Transformers (it has no config.json): {named}"
+        raise SpecError(Problem(place, rule, _WAY_OUT)) from error
+    return digest
 
 
 def _holders(data: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:

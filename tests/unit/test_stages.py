@@ -134,8 +134,9 @@ def test_what_cannot_be_a_start_says_why_and_what_there_is(tmp_path: Path) -> No
     assert unsaid.place.endswith("arms.tuned.patch.initialize_from.arm")
     assert refusal(tmp_path, {"sweep": "pretrain", "arm": "trm"}).rule == "pretrain has no arm 'trm'"
     assert refusal(tmp_path, {"sweep": "pretrain", "arm": "hrm", "task": "x"}).way_out == "Give one of text"
-    assert "got both" in refusal(tmp_path, {"sweep": "pretrain", "path": str(directory)}).rule
-    assert refusal(tmp_path, {"arm": "hrm"}).rule == "path or sweep must be given, got only arm"
+    two = refusal(tmp_path, {"sweep": "pretrain", "path": str(directory)})
+    assert two.rule.startswith("one of path, sweep and hub must be given, got path ")
+    assert refusal(tmp_path, {"arm": "hrm"}).rule == "path, sweep or hub must be given, got only arm"
     record = load_sweep(directory).record
     write_json(directory / "sweep.json", replace(record, finished=False))
     running = refusal(tmp_path, {"sweep": "pretrain", "arm": "hrm"})

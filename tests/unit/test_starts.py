@@ -84,8 +84,10 @@ def test_every_start_that_cannot_be_is_named_with_all_other_mistakes(tmp_path: P
     }
     found = problems(tmp_path, changed(base__batch_size=0, arms=arms))
     assert found["arms.lost.patch.initialize_from.path"].rule.startswith("there is no such folder")
-    assert "`checkpoint import` makes one" in found["arms.lost.patch.initialize_from.path"].way_out
-    assert found["arms.foreign.patch.initialize_from.path"].rule.startswith("is no checkpoint of ours")
+    assert "`checkpoint import` makes a checkpoint" in found["arms.lost.patch.initialize_from.path"].way_out
+    foreign = found["arms.foreign.patch.initialize_from.path"].rule
+    assert foreign.startswith("is no checkpoint of ours (")
+    assert "no folder of Transformers (it has no config.json)" in foreign
     assert found["arms.other.patch.initialize_from.sha256"].rule.startswith("must be ")
     assert found["arms.nameless: initialize_from.path"].rule == "is required and missing"
     assert found["arms.searched.space.initialize_from.path"].rule == "a start cannot be searched"
