@@ -21,7 +21,7 @@ from hrm.loading import load_model
 from hrm.models import Model
 from hrm.resolve import resolve, resumed, take_effect
 from hrm.spec import parse_spec
-from hrm.tasks import TaskSpec
+from hrm.tasks import TaskShape, TaskSpec
 from hrm.trial import TrialSpec, refusals
 from orchestrator.recipes import named_tasks, task_of
 
@@ -70,9 +70,14 @@ def judge_predictions(options: argparse.Namespace) -> int:
 
 
 def _refuse_to_keep_nothing(task: TaskSpec, path: Path) -> None:
-    if type(task).predictions is TaskSpec.predictions:
+    if not task.has_predictions:
         rule = f"{task.kind} is measured by sums over rows and keeps no predictions"
-        raise SpecError(Problem(f"--predictions {path}", rule, "Leave it out"))
+        way_out = (
+            "Give --task: a recipe with generated_rows"
+            if "generated_rows" in type(task).model_fields
+            else "Leave it out"
+        )
+        raise SpecError(Problem(f"--predictions {path}", rule, way_out))
 
 
 def _listed(metrics: dict[str, float]) -> str:
@@ -103,13 +108,24 @@ def trial_of(checkpoint: Checkpoint, place: str, task: str | None) -> TrialSpec:
 
 def bench_for(checkpoint: Checkpoint, place: str, trial: TrialSpec, storage: Path) -> Bench:
     """The checkpoint's model, which computes as it was trained, beside the trial's data. Raises SpecError."""
+    dataset = build_dataset(trial.task, storage.resolve() / "data")
+    model, context, precision = model_for(checkpoint, place, trial, dataset.shape, storage)
+    return Bench(model, dataset, trial, context, precision)
+
+
+def model_for(
+    checkpoint: Checkpoint, place: str, trial: TrialSpec, shape: TaskShape, storage: Path
+) -> tuple[Model, LocalContext, str]:
+    """The checkpoint's model, which computes as it was trained, where it does so, and in which precision.
+
+    Raises SpecError.
+    """
     data = storage.resolve() / "data"
-    dataset = build_dataset(trial.task, data)
     context = LocalContext(Path(place), data, threads=min(usable_cpus(), torch.get_num_threads()), compile="never")
-    resolved = resolve(trial, dataset.shape, context)
+    resolved = resolve(trial, shape, context)
     if trained := checkpoint.manifest.get("resolved"):
         resolved = resumed(trained, resolved) | {"threads": context.threads, "compiled": False}
     take_effect(resolved)
-    model = load_model(checkpoint, dataset.shape, place)
+    model = load_model(checkpoint, shape, place)
     model.configure(getattr(torch, resolved["precision"]), resolved["attention"])
-    return Bench(model, dataset, trial, context, resolved["precision"])
+    return model, context, resolved["precision"]

@@ -47,8 +47,8 @@ def rows_of(task: ArcTask, split: str, canvas: int) -> Columns:
     pairs = task.tests if held_out else task.demonstrations if task.held_out else task.pairs
     count = len(pairs)
     return {
-        "inputs": np.stack([_canvas(pair[0], canvas, PAD) for pair in pairs]),
-        "labels": np.stack([_canvas(pair[1], canvas, IGNORE) for pair in pairs]),
+        "inputs": np.stack([canvas_of(pair[0], canvas, PAD) for pair in pairs]),
+        "labels": np.stack([canvas_of(pair[1], canvas, IGNORE) for pair in pairs]),
         "forms": np.zeros(count, dtype=np.int32),
         "pairs": np.stack((np.arange(count), np.full(count, 0 if held_out else count)), axis=1),
         "sizes": np.array([_sizes(pair) for pair in pairs]),
@@ -72,7 +72,8 @@ def cells_of(canvases: Integers, sizes: Integers) -> list[tuple[int, bytes]]:
     ]
 
 
-def _canvas(grid: Grid, side: int, blank: int) -> np.ndarray:
+def canvas_of(grid: Grid, side: int, blank: int) -> np.ndarray:
+    """[side * side] int32: a grid in the corner, with its ends; around them is `blank`."""
     height, width = grid.shape
     canvas = np.full((side + 1, side + 1), blank, dtype=np.int32)
     canvas[height, :width] = canvas[:height, width] = END

@@ -124,7 +124,7 @@ def _pairs(task: Any, part: str, place: str) -> tuple[Pair, ...]:
     problems: list[Problem] = []
     pairs: list[Pair] = []
     for number, pair in enumerate(listed):
-        grids = [_grid(pair.get(side) if isinstance(pair, dict) else None) for side in ("input", "output")]
+        grids = [grid_of(pair.get(side) if isinstance(pair, dict) else None) for side in ("input", "output")]
         problems += [
             Problem(
                 f"{place}.{part}[{number}].{side}",
@@ -141,7 +141,8 @@ def _pairs(task: Any, part: str, place: str) -> tuple[Pair, ...]:
     return tuple(pairs)
 
 
-def _grid(rows: Any) -> Grid | None:
+def grid_of(rows: Any) -> Grid | None:
+    """A grid as JSON writes it; None for what is none."""
     try:
         grid = np.array(rows)
     except ValueError:  # rows of several lengths

@@ -32,6 +32,9 @@ class Search:
     size: int
     count: int
     limit: int
+    effort: int = 0
+    """Guesses, of all puzzles together, after which the search gives up; 0 for none."""
+    gave_up: bool = field(init=False, default=False)
     guesses: Numbers = field(init=False)
     """[N]: the digits tried where nothing was forced, over the whole search tree. Of a puzzle whose search ended at the
     limit, of the part of the tree that was seen."""
@@ -45,6 +48,9 @@ class Search:
         """Solutions as they are found: the puzzles they are of [M], and the grids [M, n * n]."""
         stack = [(boards[..., at : at + LANES], np.arange(at, min(at + LANES, self.count))) for at in _starts(boards)]
         while stack:
+            if self.effort and self.guesses.sum() > self.effort:
+                self.gave_up = True
+                return
             here, owners = self._take(stack)
             after, possible = singles(here, self.size)
             settled = possible & ~_anywhere(after != here)
@@ -103,6 +109,15 @@ def solve(puzzles: Grids, size: int) -> Solved:
     for owners, grids in search.run(boards_of(puzzles, size)):
         answers[owners] = grids
     return Solved(np.minimum(search.found, 2), answers, search.guesses)
+
+
+def solutions(puzzle: Grids, size: int, effort: int) -> tuple[int | None, npt.NDArray[np.int8]]:
+    """How many solutions a puzzle [n * n] has (2 for more) and one of them; None where `effort` guesses do not tell."""
+    search, answer = Search(size, 1, limit=2, effort=effort), np.zeros(size * size, np.int8)
+    for _, grids in search.run(boards_of(puzzle[None], size)):
+        answer = grids[0].astype(np.int8)
+    count = min(int(search.found[0]), 2)
+    return (None if search.gave_up and count < 2 else count), answer
 
 
 def can_be_solved(boards: Boards, size: int) -> Mask:

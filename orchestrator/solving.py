@@ -1,0 +1,148 @@
+"""`solve`: puzzles of a person, answered by a checkpoint, with what ended them and how sure the answer is.
+
+The model alone answers, no solver does; whether an answer is valid says the task's own rule, not the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrm.adaptive import Adapted, Retry, adapt
+from hrm.checkpoint import Checkpoint, open_checkpoint
+from hrm.data.dataset import build_dataset
+from hrm.errors import Problem, SpecError
+from hrm.halting_scores import Halt, Rule
+from hrm.puzzles import Puzzle, PuzzleKind, as_lines
+from hrm.puzzles.arc import ArcPuzzles
+from hrm.puzzles.maze import MazePuzzles
+from hrm.puzzles.sudoku import SudokuPuzzles
+from hrm.tasks import IGNORE, TaskShape
+from hrm.tasks.arc import ArcSpec
+from hrm.tasks.maze import MazeSpec
+from hrm.tasks.sudoku import SudokuSpec
+from hrm.trial import TrialSpec
+from orchestrator.evaluation import model_for, trial_of
+
+GRID = "the grid"
+THRESHOLDS: dict[Rule, float] = {"q": 0.5, "margin": 0.5, "residual": 0.01, "fixed": 0.0}
+FURTHER_STARTS = 4
+
+
+def solve(options: argparse.Namespace) -> int:
+    """The command; gives its exit code: 0 for wrong answers, too."""
+    _refuse(options)
+    checkpoint, place = open_checkpoint(options.path), str(options.path)
+    trial = trial_of(checkpoint, place, options.task)
+    kind, shape = _kind(checkpoint, place, trial, options.storage)
+    puzzles = _puzzles(kind, options)
+    model, context, _ = model_for(checkpoint, place, trial, shape, options.storage)
+    halt, retry = _plan(trial, options)
+    columns = _columns(puzzles[: options.limit])
+    found = adapt(
+        model,
+        lambda numbers: {name: values[numbers] for name, values in columns.items()},
+        np.arange(len(columns["inputs"])),
+        trial,
+        halt,
+        retry=retry,
+        device=context.device,
+    )
+    solved = [_facts(kind, puzzle, found, number) for number, puzzle in enumerate(puzzles[: options.limit])]
+    if options.json:
+        print(json.dumps({"checkpoint": place, "task": trial.task.kind, "halt": str(halt), "puzzles": solved}))
+        return 0
+    from orchestrator.solved_view import show
+
+    show(kind, puzzles[: options.limit], found, solved, halt)
+    if len(puzzles) > options.limit:
+        print(f"{len(puzzles) - options.limit} more were read; --limit solves more of them")
+    return 0
+
+
+def _kind(checkpoint: Checkpoint, place: str, trial: TrialSpec, storage: Path) -> tuple[PuzzleKind, TaskShape]:
+    """What reads the task's puzzles, and the shape of its rows: no data is built for a Sudoku or a maze."""
+    match trial.task:
+        case SudokuSpec(size=size):
+            return SudokuPuzzles(size), TaskShape(size + 2, size**2, 1)
+        case MazeSpec(size=size):
+            return MazePuzzles(size), TaskShape(6, size**2, 1)
+        case ArcSpec(canvas=canvas):
+            dataset = build_dataset(trial.task, storage.resolve() / "data")
+            facts = dataset.manifest.facts
+            return ArcPuzzles(canvas, dict(zip(facts["tasks"], facts["first_identifiers"], strict=True))), dataset.shape
+    rule = f"is of the task `{trial.task.kind}`, and puzzles are sudoku, maze and arc"
+    way_out = "Give a checkpoint of a puzzle (an imported one with --task); `generate` goes on with texts"
+    raise SpecError(Problem(place, rule, way_out))
+
+
+def _puzzles(kind: PuzzleKind, options: argparse.Namespace) -> list[Puzzle]:
+    if options.file is not None:
+        return kind.read(options.file)
+    if options.grid is not None and options.grid != "-":
+        return kind.parse(options.grid, GRID)
+    return kind.parse(sys.stdin.read(), "the standard input")
+
+
+def _plan(trial: TrialSpec, options: argparse.Namespace) -> tuple[Halt, Retry | None]:
+    rule: Rule = options.halt or ("fixed" if trial.model.halting_rule().rule == "none" else "q")
+    segments = options.segments or trial.model.halting_rule().segments
+    halt = Halt(rule, segments, THRESHOLDS[rule] if options.threshold is None else options.threshold)
+    if not options.retry_below:
+        return halt, None
+    random = getattr(trial.model, "start", "fixed") == "random"
+    return halt, Retry(options.retry_below, segments, FURTHER_STARTS if random else 0)
+
+
+def _columns(puzzles: list[Puzzle]) -> dict[str, np.ndarray]:
+    """As rows of the task, without labels: what is known of an answer must not reach the model."""
+    inputs = np.stack([puzzle.inputs for puzzle in puzzles]).astype(np.int32)
+    return {
+        "inputs": inputs,
+        "labels": np.full_like(inputs, IGNORE),
+        "puzzle_identifiers": np.array([puzzle.identifier for puzzle in puzzles], dtype=np.int32),
+    }
+
+
+def _facts(kind: PuzzleKind, puzzle: Puzzle, found: Adapted, number: int) -> dict[str, Any]:
+    """What is said of one puzzle, as plain data."""
+    tokens = found.tokens[number].astype(np.int64)
+    verdict = kind.judge(puzzle, tokens)
+    return {
+        "place": puzzle.place,
+        "puzzle": as_lines(kind.question(puzzle)),
+        "answer": as_lines(kind.drawn(puzzle, tokens)),
+        "valid": verdict.valid,
+        "verdict": verdict.text,
+        "segments": int(found.segments[number]),
+        "segments_computed": int(found.spent[number]),
+        "restarts": int(found.restarts[number]),
+        "confidence": float(found.confidence[number]),
+        "confidence_is": found.confidence_is,
+        "puzzle_identifier": puzzle.identifier,
+        "notes": list(puzzle.notes),
+    }
+
+
+def _refuse(options: argparse.Namespace) -> None:
+    problems = []
+    if (options.grid is not None) and (options.file is not None):
+        problems.append(Problem("solve", "takes a grid or --file, got both", "Leave one out"))
+    if options.grid is None and options.file is None and sys.stdin.isatty():
+        problems.append(
+            Problem("solve", "needs a puzzle, got none", "Give a grid, --file, or one by the standard input")
+        )
+    for name, value in (("--segments", options.segments), ("--limit", options.limit)):
+        if value is not None and value < 1:
+            problems.append(Problem(name, f"must be >= 1, got {value}", "Give how many"))
+    if options.retry_below is not None and not 0.0 <= options.retry_below <= 1.0:
+        problems.append(Problem("--retry-below", f"must be >= 0 and <= 1, got {options.retry_below}", "Correct it"))
+    if options.halt == "fixed" and options.threshold is not None:
+        problems.append(Problem("--threshold", "is of q, margin and residual, got it with fixed", "Leave it out"))
+    if problems:
+        raise SpecError(*problems)
