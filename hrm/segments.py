@@ -61,11 +61,13 @@ class Carry:
         plain = [value.tensor_split(count) for value in (self.segments, self.halted, self.refills)]
         return [
             Carry(
-                {name: values[number] for name, values in state.items()},
-                *(values[number] for values in plain),
-                {name: values[number] for name, values in rows.items()},
+                state={name: values[number] for name, values in state.items()},
+                segments=segments,
+                halted=halted,
+                refills=refills,
+                rows={name: values[number] for name, values in rows.items()},
             )
-            for number in range(count)
+            for number, (segments, halted, refills) in enumerate(zip(*plain, strict=True))
         ]
 
     def join(self, parts: list[Carry]) -> None:

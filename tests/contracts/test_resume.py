@@ -43,7 +43,11 @@ CASES |= {
     "hrm with a Q of positions": {"model": {**CASES["hrm"]["model"], "halting": {"rule": "q_loss", "segments": 3}}},
     "hrm_text in parts, recomputed, with dropout and all terms of the loss": {
         "model": {**CASES["hrm_text"]["model"], "dropout": 0.1, "tied_embeddings": True},
-        **{"accumulation": 3, "activation_checkpointing": True, "label_smoothing": 0.1, "z_loss": 1e-3, "ema": 0.9},
+        "accumulation": 3,
+        "activation_checkpointing": True,
+        "label_smoothing": 0.1,
+        "z_loss": 1e-3,
+        "ema": 0.9,
     },
     "the original's order of rows": {
         "task": PUZZLE,
