@@ -97,7 +97,7 @@ def transformers_config(spec: HRMTextSpec, shape: TaskShape) -> dict[str, Any]:
         **_ALWAYS,
         "embedding_scale": math.sqrt(spec.hidden_size),
         "initializer_range": 1.0 / math.sqrt(spec.hidden_size),
-        "tie_word_embeddings": getattr(spec, "tied_embeddings", False),
+        "tie_word_embeddings": spec.tied_embeddings,
         "prefix_lm": True,
         CONFIG_KEY: {"model": spec.canonical()},
     }

@@ -16,8 +16,8 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 
-from hrm.huggingface.blocks import checkpoint_blocks, mark_drawn, own_initialisation, steady_tables
 from hrm.huggingface.configuration import HrmConfig
+from hrm.huggingface.values import mark_drawn, own_initialisation, steady_tables
 from hrm.models import Model, Rows
 from hrm.nn.attention import AttentionKernel
 from hrm.nn.cache import CachePass
@@ -127,12 +127,11 @@ class HrmForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  #
         draws = Draws(seed, 0, slots.to(inputs.device), training=self.training)
         state = self.network.state_at(len(inputs), draws, rows["positions"])
         answers = []
-        with checkpoint_blocks(self.network, self._checkpointing()):
-            for number in range(1, count + 1):
-                with torch.set_grad_enabled(with_gradient and number == count):
-                    output = self.network.segment(state, rows, draws, cache)
-                state = output.state
-                answers.append(output.answer)
+        for number in range(1, count + 1):
+            with torch.set_grad_enabled(with_gradient and number == count):
+                output = self.network.segment(state, rows, draws, cache)
+            state = output.state
+            answers.append(output.answer)
         return answers
 
     def _rows(self, inputs: Tensor, mask: Tensor | None, positions: Tensor | None, past: int) -> Rows:
@@ -157,15 +156,17 @@ class HrmForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  #
         return int(self.config.max_position_embeddings)
 
     def _settle(self) -> None:
-        """Compute in the type of the weights, with the attention that the configuration names."""
-        kernel, dtype = _KERNELS[self.config._attn_implementation], self.network.embed_tokens.embedding_weight.dtype
-        if getattr(self, "_settled", None) != (dtype, kernel):
-            self.network.configure(dtype, kernel)
-            self._settled = dtype, kernel
-        steady_tables(self.network, self.config)
+        """Compute in the type of the weights, with the attention that the configuration names.
 
-    def _checkpointing(self) -> Any:
-        return self._gradient_checkpointing_func if self.gradient_checkpointing and self.training else None
+        Checkpointed blocks are never reentrant, whatever is asked: the first call that carries gradient has no input
+        with one, and its parameters would get none.
+        """
+        kernel, dtype = _KERNELS[self.config._attn_implementation], self.network.embed_tokens.embedding_weight.dtype
+        wanted = dtype, kernel, self.gradient_checkpointing and self.training
+        if getattr(self, "_settled", None) != wanted:
+            self.network.configure(dtype, kernel, recomputes=wanted[2])
+            self._settled = wanted
+        steady_tables(self.network, self.config)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.network.embed_tokens

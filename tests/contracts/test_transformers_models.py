@@ -44,7 +44,7 @@ SPECS: dict[str, ModelSpec] = {
 VOCABULARY, LONGEST, WORD = 13, 24, 7
 
 
-FIRST = ("hrm", "trm, learned positions", "urm", "transformer")
+FIRST = ("hrm", "trm, learned positions", "urm")
 """The others are asked in the slow tests."""
 CASES = [pytest.param(spec, id=name, marks=() if name in FIRST else pytest.mark.slow) for name, spec in SPECS.items()]
 

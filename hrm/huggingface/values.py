@@ -1,10 +1,6 @@
-"""What Transformers does to the parts of a model: checkpoints blocks, draws what a folder does not hold, casts."""
+"""What Transformers leaves open in a model that it loads: values that no folder holds, and rotary tables."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,35 +9,6 @@ from transformers import initialization
 from hrm.huggingface.configuration import HrmConfig
 from hrm.models import Model
 from hrm.nn.attention import Rotary
-from hrm.nn.gated import GatedBlock
-from hrm.nn.layers import Block
-
-
-@contextmanager
-def checkpoint_blocks(network: Model, function: Callable[..., Any] | None) -> Iterator[None]:
-    """Inside, blocks that carry gradient keep their input alone and compute again on the way back.
-
-    function: `torch.utils.checkpoint.checkpoint` with its options; None for none of it. Dropout is drawn from keys that
-    are among a block's inputs, so that it is the same again.
-    """
-    blocks = [] if function is None else [m for m in network.modules() if isinstance(m, Block | GatedBlock)]
-    for block in blocks:
-        block.forward = _checkpointed(block.forward, function)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for block in blocks:
-            del block.forward  # the class's own again
-
-
-def _checkpointed(forward: Callable[..., Any], function: Callable[..., Any] | None) -> Callable[..., Any]:
-    def run(*inputs: Any) -> Any:
-        if function is None or not torch.is_grad_enabled():
-            return forward(*inputs)
-        # Reentrant checkpoints lose the gradient of a call none of whose inputs has one: the first that carries any.
-        return function(forward, *inputs, use_reentrant=False)
-
-    return run
 
 
 def own_initialisation(module: nn.Module, network: Model, config: HrmConfig) -> None:
