@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from hrm.asking import AskedModel, shares
 from hrm.context import TrainContext
 from hrm.data.dataset import Dataset
 from hrm.data.predictions import write_predictions
@@ -67,14 +68,12 @@ def predict(model: Model, dataset: Dataset, split: str, trial: TrialSpec, contex
     """What `TaskSpec.predictions` asks of the model. Every worker answers its share of the rows and gets the whole."""
 
     def answer(columns: Mapping[str, np.ndarray]) -> Answers:
-        count = len(columns["inputs"])
-        share = -(-count // context.world_size)
-        # Shares are of one size, for the collective: the last is filled up with the first rows.
-        mine = np.arange(context.rank * share, (context.rank + 1) * share) % count
+        mine = shares(len(columns["inputs"]), context)
         own = _answers(model, mine, lambda n: {name: values[n] for name, values in columns.items()}, trial, context)
         return _gathered(list(own), columns, context)
 
-    return trial.task.predictions(answer, dataset.split(split), dataset.manifest.vocabulary)
+    asked = AskedModel(model, dataset, trial, context, answer)
+    return trial.task.predictions(asked, dataset.split(split), dataset.manifest.vocabulary)
 
 
 def judge(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -177,11 +177,26 @@ class _FirstRows:
 
 def _asked_rows(training: Training, rows: Rows) -> list[int]:
     """How many rows the task's predictions ask the model about, by call: counted with answers that cost nothing."""
-    counts: list[int] = []
+    asked = _Counting(training)
+    training.trial.task.predictions(asked, rows, training.dataset.manifest.vocabulary)
+    return asked.counts
 
-    def answer(columns: Mapping[str, np.ndarray]) -> Answers:
-        counts.append(len(columns["inputs"]))
-        return Answers(dict(columns), columns["inputs"], np.zeros(counts[-1]), None)
 
-    training.trial.task.predictions(answer, rows, training.dataset.manifest.vocabulary)
-    return counts
+class _Counting:
+    """A model that is asked (`hrm.tasks.Answer`) and counts rows instead of answering."""
+
+    def __init__(self, training: Training) -> None:
+        task, dataset = training.trial.task, training.dataset
+        self.tokenizer = task.text_tokenizer(dataset.directory, dataset.manifest.vocabulary)
+        self.counts: list[int] = []
+
+    def __call__(self, rows: Mapping[str, np.ndarray]) -> Answers:
+        """What stands there."""
+        self.counts.append(len(rows["inputs"]))
+        return Answers(dict(rows), rows["inputs"], np.zeros(self.counts[-1]), None)
+
+    def continued(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        """Nothing. A pass of one token costs far less than one of a row, and more than its share of it: sixteen of them
+        are taken for a row."""
+        self.counts += [len(prompts)] * (1 + max_new_tokens // 16)
+        return [[] for _ in prompts]

@@ -152,6 +152,11 @@ class TaskSpec(Spec, ABC):
         """
         return None
 
+    @property
+    def has_predictions(self) -> bool:
+        """False where `predictions` is sure to give None."""
+        return type(self).predictions is not TaskSpec.predictions
+
     def judge(self, predictions: pa.Table) -> dict[str, float]:
         """The metrics of predictions: a function of the table alone, so that stored ones can be judged again."""
         return {}

@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import pyarrow as pa
 from pydantic import Field, model_validator
 
 from hrm.data.corpus import Corpus
-from hrm.data.dataset import SPLITS, DatasetWriter
+from hrm.data.dataset import SPLITS, DatasetWriter, Rows
 from hrm.data.packing import Span, TokenizedDocument, chunks, packed, windows
 from hrm.data.sources import SourceSpec
 from hrm.data.text_formats import Document, FormatSpec, LossOn, PlainFormat
+from hrm.data.text_responses import asked_responses, compare
 from hrm.data.tokenizers import SPECIAL, BytesTokenizerSpec, TokenizerSpec
 from hrm.data.tokenizing import TextTokenizer, bytes_of, load_tokenizer, tokenized
-from hrm.tasks import IGNORE, Answers, Sums, TaskSpec
+from hrm.tasks import IGNORE, Answer, Answers, Sums, TaskSpec
 
 
 class TextSpec(TaskSpec):
@@ -53,6 +55,12 @@ class TextSpec(TaskSpec):
     """Several documents to a row, with a column `documents` that keeps models from looking across."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Of the choice of what is held out."""
+    generated_rows: int = Field(default=0, ge=0, le=100_000)
+    """So many rows of a split, evenly spread, of which the model writes the response itself, to be held against the
+    one that stands there: BLEU, chrF, ROUGE-1, -2, -L and METEOR (`hrm.data.text_responses`). On the test split at a
+    training's end, and by `checkpoint evaluate`. Does not change what is built."""
+    generated_tokens: int = Field(default=128, ge=1, le=2**20)
+    """The most tokens of such a response."""
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -69,6 +77,12 @@ class TextSpec(TaskSpec):
             found = f"{self.format.kind}, {self.loss_on}, packing {str(self.packing).lower()}"
             rule = "prefix must be false but for the format instruction, loss_on response, packing false"
             raise ValueError(f"{rule}, got {found}. Change them, or leave prefix out")
+        if self.generated_rows and self.loss_on != "response":
+            rule = f"generated_rows must be 0 where loss_on is all, got {self.generated_rows}"
+            raise ValueError(f"{rule}. Set loss_on: response, or leave it out")
+        if self.generated_tokens != 128 and not self.generated_rows:
+            rule = f"generated_tokens must be left out where generated_rows is 0, got {self.generated_tokens}"
+            raise ValueError(f"{rule}. Set generated_rows, or leave it out")
         return self
 
     def build(self, writer: DatasetWriter) -> None:
@@ -111,6 +125,38 @@ class TextSpec(TaskSpec):
     def score(self, answers: Answers, vocabulary: list[str]) -> Sums:
         """`bits_per_byte`: the losses over the UTF-8 bytes of the scored text; ends of documents cost, and are none."""
         return {"bits_per_byte": (float(answers.losses.sum()) / math.log(2), float(answers.rows["num_bytes"].sum()))}
+
+    @property
+    def has_predictions(self) -> bool:
+        return self.generated_rows > 0
+
+    def predictions(self, answer: Answer, rows: Rows, vocabulary: list[str]) -> pa.Table | None:
+        """`row`, `reference`, `text`: the last response of each document, as it stands and as the model writes it."""
+        if not self.generated_rows:
+            return None
+        tokenizer = answer.tokenizer
+        if tokenizer is None or tokenizer.begin is None:
+            raise ValueError("a text's tokenizer has a begin token")
+        # Some rows hold no whole document.
+        looked_at = np.linspace(0, len(rows) - 1, min(4 * self.generated_rows, len(rows))).astype(np.int64)
+        asked = asked_responses(rows.gather(looked_at), tokenizer.begin, tokenizer.end)
+        chosen = np.unique(np.linspace(0, len(asked) - 1, min(self.generated_rows, len(asked))).astype(np.int64))
+        asked = [asked[place] for place in chosen.tolist()]
+        said = answer.continued([one.prompt for one in asked], self.generated_tokens)
+        texts = [tokenizer.decode(tokens).strip() for tokens in said]
+        references = [tokenizer.decode(one.reference).strip() for one in asked]
+        numbers = looked_at[[one.place for one in asked]]
+        columns = {"reference": references, "text": texts}
+        return pa.table({"row": numbers, **{name: pa.array(found, pa.string()) for name, found in columns.items()}})
+
+    def judge(self, predictions: pa.Table) -> dict[str, float]:
+        """See `hrm.data.text_responses.compare`."""
+        return compare(predictions["text"].to_pylist(), predictions["reference"].to_pylist())
+
+    def recipe(self) -> Self:
+        """The recipe of the rows: what is generated after a training is not one of theirs."""
+        plain = {name: type(self).model_fields[name].default for name in ("generated_rows", "generated_tokens")}
+        return super().recipe().model_copy(update=plain)
 
     @classmethod
     def smoke(cls) -> Self:
