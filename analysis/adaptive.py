@@ -70,7 +70,8 @@ class Outcome:
         if self.saved.value <= 0.0:
             return f"{self.name} saves nothing: no threshold below full depth kept the accuracy on validation"
         kept = accuracy_words(self.difference)
-        return f"{self.name} saves {percentages(self.saved)} of the compute; the accuracy is {kept}"
+        loss = f"; nats per scored position change by {self.loss_difference}" if self.loss_difference else ""
+        return f"{self.name} saves {percentages(self.saved)} of the compute; the accuracy is {kept}{loss}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,8 @@ class Adaptivity:
         """Sentences, the dearest question first."""
         right = round(self.outcomes[0].accuracy.value * self.test_rows)
         few = f"Only {right} of {self.test_rows:,} rows are right at full depth: an equal accuracy means little here"
-        return [*([few] if right < LEAST_RIGHT else []), *(one.verdict for one in [*self.outcomes[1:], *self.retried])]
+        verdicts = [*(one.verdict for one in self.outcomes[1:]), *(one.verdict for one in self.retried)]
+        return [few, *verdicts] if right < LEAST_RIGHT else verdicts
 
     def lead(self) -> str:
         """What the rule that saves most at an accuracy that is not worse saves."""

@@ -59,7 +59,18 @@ def sections(found: Adaptivity) -> list[Section]:
 
 def outcome_table(found: Adaptivity) -> Table:
     """A row for each run on test."""
-    header = ["rule", found.metric, "difference", "segments", "FLOPs", "FLOPs saved", "time", "time saved", "loss"]
+    header = [
+        "rule",
+        found.metric,
+        "difference",
+        "segments",
+        "FLOPs",
+        "FLOPs saved",
+        "time",
+        "time saved",
+        "loss",
+        "its difference",
+    ]
     rows = [
         [
             one.name,
@@ -71,6 +82,7 @@ def outcome_table(found: Adaptivity) -> Table:
             f"{significant(one.seconds, 3)} s",
             time_words(one),
             str(one.loss),
+            "–" if one.loss_difference is None else str(one.loss_difference),
         ]
         for one in found.outcomes
     ]
@@ -139,7 +151,7 @@ def curve_figure(found: Adaptivity) -> go.Figure:
             marker={"size": 5},
             hovertext=[f"threshold {point.threshold:.4g}" for point in points],
         )
-    colours = {one.halt.rule: COLOURS[number] for number, one in enumerate(found.choices)}
+    colours: dict[str, str] = {one.halt.rule: COLOURS[number] for number, one in enumerate(found.choices)}
     for run in found.outcomes:
         figure.add_scatter(
             x=[run.segments.value],
