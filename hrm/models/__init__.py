@@ -34,6 +34,9 @@ Rows = dict[str, Tensor]
 device. Every model heeds `documents` [B, S] (`hrm.nn.documents`) or refuses it. After positions that a cache holds,
 `inputs` is of the further ones, `documents` of all."""
 
+FIRST_GRADIENT_STEPS = 2
+"""Calls that carry gradient where their number grows as the training goes on (HRM-Text)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Flops:
@@ -187,6 +190,12 @@ class AttentionModelSpec(ModelSpec, ABC):
                 f"hidden_size must be a multiple of 2 * num_heads, got {self.hidden_size} and {self.num_heads} heads"
             )
         return self
+
+
+def gradient_steps_at(spent: float, most: int, warmup_fraction: float) -> int:
+    """How many of a segment's calls carry gradient: from 2 to `most` over this share of the budget."""
+    risen = min(1.0, spent / warmup_fraction) if warmup_fraction else 1.0
+    return min(most, FIRST_GRADIENT_STEPS + int(risen * max(0, most - FIRST_GRADIENT_STEPS)))
 
 
 class BlockModelSpec(AttentionModelSpec, ABC):

@@ -14,7 +14,16 @@ from typing import Literal, Self
 import torch
 from pydantic import Field
 
-from hrm.models import AttentionModelSpec, Flops, Model, Rows, SegmentOutput, State
+from hrm.models import (
+    FIRST_GRADIENT_STEPS,
+    AttentionModelSpec,
+    Flops,
+    Model,
+    Rows,
+    SegmentOutput,
+    State,
+    gradient_steps_at,
+)
 from hrm.nn.attention import Rotary
 from hrm.nn.cache import CachePass
 from hrm.nn.documents import positions_of, visible
@@ -22,8 +31,6 @@ from hrm.nn.draws import Draws
 from hrm.nn.gated import GatedStack
 from hrm.nn.layers import BlockShape, Embedding, Linear, truncated_normal
 from hrm.tasks import TaskShape
-
-FIRST_GRADIENT_STEPS = 2
 
 
 class HRMTextSpec(AttentionModelSpec):
@@ -46,14 +53,9 @@ class HRMTextSpec(AttentionModelSpec):
         """No: a prompt that sees itself is given; datasets that score a position inside it are refused."""
         return False
 
-    def gradient_steps_at(self, spent: float) -> int:
-        """How many calls carry gradient at this point of the training."""
-        risen = min(1.0, spent / self.gradient_warmup_fraction) if self.gradient_warmup_fraction else 1.0
-        return FIRST_GRADIENT_STEPS + int(risen * (self.gradient_steps - FIRST_GRADIENT_STEPS))
-
     def calls(self, spent: float) -> list[tuple[str, bool]]:
         """The calls of a segment in time order, `H` or `L`, and whether each carries gradient."""
-        steps = self.gradient_steps_at(spent)
+        steps = gradient_steps_at(spent, self.gradient_steps, self.gradient_warmup_fraction)
         slow = min(self.H_cycles, steps - 1)
         horizon = {"H": slow, "L": steps - slow}
         order = ("L" * self.L_cycles + "H") * self.H_cycles

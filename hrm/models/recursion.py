@@ -17,7 +17,16 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from hrm.errors import Problem, SpecError
-from hrm.models import BlockModelSpec, Flops, Model, Rows, SegmentOutput, State
+from hrm.models import (
+    FIRST_GRADIENT_STEPS,
+    BlockModelSpec,
+    Flops,
+    Model,
+    Rows,
+    SegmentOutput,
+    State,
+    gradient_steps_at,
+)
 from hrm.nn.attention import Rotary
 from hrm.nn.cache import CachePass
 from hrm.nn.documents import places, positions_of, visible
@@ -48,6 +57,8 @@ class RecursiveSpec(BlockModelSpec, ABC):
     halting: HaltingSpec = HaltingSpec()
     gradient_steps: int | None = Field(None, ge=1)
     """How many of a segment's last calls carry gradient; null for the model's own rule."""
+    gradient_warmup_fraction: float = Field(0.0, ge=0.0, le=1.0)
+    """The share of the budget over which that number rises from 2, as in HRM-Text; 0: it is whole from the start."""
     start: Literal["fixed", "random"] = "fixed"
     """`fixed`: one vector for every row and position. `random`: drawn for each row and position (EqR)."""
     starts: int = Field(1, ge=1, le=64)
@@ -73,6 +84,12 @@ class RecursiveSpec(BlockModelSpec, ABC):
             )
         if self.gradient_steps == 1 and "H" in self.calls(1.0):
             raise ValueError("gradient_steps must be >= 2 for a model of two states, or its input never learns, got 1")
+        most = self.gradient_steps or self.own_gradient_steps(1.0)
+        if self.gradient_warmup_fraction and most <= FIRST_GRADIENT_STEPS:
+            raise ValueError(
+                f"gradient_warmup_fraction must be left out where {most} calls carry gradient, as at its start, got "
+                f"{self.gradient_warmup_fraction}; raise gradient_steps, or leave it out"
+            )
         ends = [stage.until for stage in self.curriculum]
         if ends != sorted(set(ends)):
             raise ValueError(f"the stages' `until` must rise, got {ends}; order them")
@@ -122,7 +139,8 @@ class RecursiveSpec(BlockModelSpec, ABC):
         """The calls at this point of the training, and how many of the first carry no gradient."""
         share = next((stage.share for stage in self.curriculum if spent < stage.until), 1.0)
         calls = self.calls(share)
-        return calls, max(0, len(calls) - (self.gradient_steps or self.own_gradient_steps(share)))
+        most = self.gradient_steps or self.own_gradient_steps(share)
+        return calls, max(0, len(calls) - gradient_steps_at(spent, most, self.gradient_warmup_fraction))
 
     def flops(self, shape: TaskShape, spent: float = 1.0) -> Flops:
         length = shape.sequence_length + self.num_prefix(shape)

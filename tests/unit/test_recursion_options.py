@@ -187,6 +187,30 @@ def test_a_training_follows_its_curriculum_and_counts_its_flops(
     assert [b - a for a, b in pairwise(counted)] == [4 * costs[k] for k in (0, 0, -1, -1)]
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"make": trm, "H_cycles": 2, "L_cycles": 4}, [2, 2, 3, 4, 5, 5]),
+        ({"make": trm, "H_cycles": 2, "L_cycles": 4, "gradient_steps": 3}, [2, 2, 2, 2, 3, 3]),
+        ({"make": hrm, "H_cycles": 2, "L_cycles": 4, "gradient_steps": 9}, [2, 3, 4, 6, 9, 9]),
+        ({"make": looped, "cycles": 5}, [2, 2, 3, 4, 5, 5]),
+    ],
+)
+def test_a_gradient_horizon_grows_with_the_share_of_the_budget_that_is_spent(
+    fields: dict[str, Any], expected: list[int]
+) -> None:
+    make = fields.pop("make")
+    spec = make(**fields, gradient_warmup_fraction=0.3)
+    model = built(spec).train()
+    for spent, steps in zip((0.0, 0.05, 0.1, 0.2, 0.3, 1.0), expected, strict=True):
+        plain = make(**{**fields, "gradient_steps": steps})
+        model.spent = spent
+        assert spec.calls_at(spent) == plain.calls_at(1.0)
+        assert spec.flops(SHAPE, spent) == plain.flops(SHAPE)
+        assert torch.equal(_logits(model), _logits(built(plain).train()))
+    assert built(spec).spent == 1.0  # an evaluation has no horizon to ask for
+
+
 REFUSED = {
     "transformer: H_cycles": ({"kind": "transformer", "H_cycles": 2}, "H_cycles: there is no such field"),
     "transformer: halting": ({"kind": "transformer", "halting": {"rule": "q"}}, "halting: there is no such field"),
@@ -221,6 +245,10 @@ REFUSED = {
     "stages out of order": (
         {"kind": "urm", "curriculum": [{"until": 0.5, "share": 0.5}, {"until": 0.5, "share": 1.0}]},
         r"the stages' `until` must rise, got \[0.5, 0.5\]\. Order them",
+    ),
+    "a horizon that has nothing to grow to": (
+        {"kind": "hrm", "gradient_warmup_fraction": 0.2},
+        r"gradient_warmup_fraction must be left out where 2 calls carry gradient, .* got 0\.2\. Raise gradient_steps",
     ),
     "rotary's base without rotary positions": (
         {"kind": "hrm", "positions": "learned", "rotary_theta": 500.0},
