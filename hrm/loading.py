@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from hrm.checkpoint import Checkpoint, differences
+from hrm.context import TrainContext
 from hrm.errors import Problem, SpecError
 from hrm.models import Model, ModelSpec
+from hrm.resolve import resolve, resumed, take_effect
 from hrm.spec import Spec, parse_spec
 from hrm.tasks import TaskShape
-from hrm.trial import AnyModelSpec
+from hrm.trial import AnyModelSpec, TrialSpec
 
 _PARTS = {
     "H_level": "H",
@@ -61,6 +63,22 @@ def load_model(checkpoint: Checkpoint, shape: TaskShape, place: str) -> Model:
         raise SpecError(*[Problem(place, rule, "Evaluate it on the task that it was trained on") for rule in wrong])
     model.load_state_dict(weights)
     return model.eval()
+
+
+def working_model(
+    checkpoint: Checkpoint, place: str, trial: TrialSpec, shape: TaskShape, context: TrainContext
+) -> tuple[Model, str]:
+    """The model in this process, computing as it was trained so far as this machine can, and in which precision.
+
+    Raises SpecError as `load_model` does.
+    """
+    resolved = resolve(trial, shape, context)
+    if trained := checkpoint.manifest.get("resolved"):
+        resolved = resumed(trained, resolved) | {"threads": context.threads, "compiled": False}
+    take_effect(resolved)
+    model = load_model(checkpoint, shape, place)
+    model.configure(getattr(torch, resolved["precision"]), resolved["attention"])
+    return model, resolved["precision"]
 
 
 def components(weights: Mapping[str, Tensor]) -> dict[str, int]:

@@ -17,9 +17,8 @@ from hrm.data.parallel import usable_cpus
 from hrm.data.predictions import read_predictions
 from hrm.errors import Problem, SpecError
 from hrm.evaluate import evaluate, judge
-from hrm.loading import load_model
+from hrm.loading import working_model
 from hrm.models import Model
-from hrm.resolve import resolve, resumed, take_effect
 from hrm.spec import parse_spec
 from hrm.tasks import TaskShape, TaskSpec
 from hrm.trial import TrialSpec, refusals
@@ -122,10 +121,5 @@ def model_for(
     """
     data = storage.resolve() / "data"
     context = LocalContext(Path(place), data, threads=min(usable_cpus(), torch.get_num_threads()), compile="never")
-    resolved = resolve(trial, shape, context)
-    if trained := checkpoint.manifest.get("resolved"):
-        resolved = resumed(trained, resolved) | {"threads": context.threads, "compiled": False}
-    take_effect(resolved)
-    model = load_model(checkpoint, shape, place)
-    model.configure(getattr(torch, resolved["precision"]), resolved["attention"])
-    return model, context, resolved["precision"]
+    model, precision = working_model(checkpoint, place, trial, shape, context)
+    return model, context, precision

@@ -12,10 +12,11 @@ from hrm.checkpoint import open_checkpoint
 from hrm.data.tokenizing import TextTokenizer
 from hrm.errors import Problem, SpecError
 from hrm.generate import Continuation, Sampling, Step, continuations, generate
+from hrm.prompts import Prompt, continued_text, read_prompts
 from orchestrator.checkpoint_places import best_checkpoint
 from orchestrator.evaluation import Bench, bench_for, trial_of
 from orchestrator.generation_view import GenerationView
-from orchestrator.prompts import Prompt, given_prompts, read_prompts
+from orchestrator.prompts import given_prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +80,13 @@ def _as_json(asked: _Asked, steps: list[Step], options: argparse.Namespace, plac
     tokenizer, first = asked.tokenizer, {row: step for step in reversed(steps) for row in step.rows}
 
     def told(row: int, prompt: Prompt, found: Continuation) -> dict[str, Any]:
-        whole, start = tokenizer.decode([*prompt.tokens, *found.tokens]), tokenizer.decode(prompt.tokens)
         step = first[row]
         following = step.top[step.rows.index(row)]
         return {
             "prompt": prompt.given,
             "prompt_tokens": len(prompt.tokens),
             "unknown_words": prompt.unknown,
-            "text": whole[len(start) :],
+            "text": continued_text(tokenizer, prompt, found.tokens),
             "tokens": found.tokens,
             "log_probabilities": found.log_probabilities,
             "ending": found.ending,

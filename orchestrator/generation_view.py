@@ -11,7 +11,7 @@ from rich.text import Text
 from analysis.numbers import plural
 from hrm.data.tokenizing import TextTokenizer
 from hrm.generate import Continuation, Ending, Step, continuations
-from orchestrator.prompts import Prompt
+from hrm.prompts import Prompt
 
 
 class GenerationView:

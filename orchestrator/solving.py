@@ -19,18 +19,13 @@ from hrm.data.dataset import build_dataset
 from hrm.errors import Problem, SpecError
 from hrm.halting_scores import Halt, Rule
 from hrm.puzzles import Puzzle, PuzzleKind, as_lines
-from hrm.puzzles.arc import ArcPuzzles
-from hrm.puzzles.maze import MazePuzzles
-from hrm.puzzles.sudoku import SudokuPuzzles
-from hrm.tasks import IGNORE, TaskShape
+from hrm.solve import THRESHOLDS, puzzles_of, rows_of, shape_without_data, usual_halt
+from hrm.tasks import TaskShape
 from hrm.tasks.arc import ArcSpec
-from hrm.tasks.maze import MazeSpec
-from hrm.tasks.sudoku import SudokuSpec
 from hrm.trial import TrialSpec
 from orchestrator.evaluation import model_for, trial_of
 
 GRID = "the grid"
-THRESHOLDS: dict[Rule, float] = {"q": 0.5, "margin": 0.5, "residual": 0.01, "fixed": 0.0}
 FURTHER_STARTS = 4
 
 
@@ -43,7 +38,7 @@ def solve(options: argparse.Namespace) -> int:
     puzzles = _puzzles(kind, options)
     model, context, _ = model_for(checkpoint, place, trial, shape, options.storage)
     halt, retry = _plan(trial, options)
-    columns = _columns(puzzles[: options.limit])
+    columns = rows_of(puzzles[: options.limit])
     found = adapt(
         model,
         lambda numbers: {name: values[numbers] for name, values in columns.items()},
@@ -67,15 +62,14 @@ def solve(options: argparse.Namespace) -> int:
 
 def _kind(checkpoint: Checkpoint, place: str, trial: TrialSpec, storage: Path) -> tuple[PuzzleKind, TaskShape]:
     """What reads the task's puzzles, and the shape of its rows: no data is built for a Sudoku or a maze."""
-    match trial.task:
-        case SudokuSpec(size=size):
-            return SudokuPuzzles(size), TaskShape(size + 2, size**2, 1)
-        case MazeSpec(size=size):
-            return MazePuzzles(size), TaskShape(6, size**2, 1)
-        case ArcSpec(canvas=canvas):
-            dataset = build_dataset(trial.task, storage.resolve() / "data")
-            facts = dataset.manifest.facts
-            return ArcPuzzles(canvas, dict(zip(facts["tasks"], facts["first_identifiers"], strict=True))), dataset.shape
+    shape, identifiers = shape_without_data(trial.task), {}
+    if isinstance(trial.task, ArcSpec):
+        dataset = build_dataset(trial.task, storage.resolve() / "data")
+        facts, shape = dataset.manifest.facts, dataset.shape
+        identifiers = dict(zip(facts["tasks"], facts["first_identifiers"], strict=True))
+    kind = puzzles_of(trial.task, identifiers)
+    if kind is not None and shape is not None:
+        return kind, shape
     rule = f"is of the task `{trial.task.kind}`, and puzzles are sudoku, maze and arc"
     way_out = "Give a checkpoint of a puzzle (an imported one with --task); `generate` goes on with texts"
     raise SpecError(Problem(place, rule, way_out))
@@ -90,23 +84,14 @@ def _puzzles(kind: PuzzleKind, options: argparse.Namespace) -> list[Puzzle]:
 
 
 def _plan(trial: TrialSpec, options: argparse.Namespace) -> tuple[Halt, Retry | None]:
-    rule: Rule = options.halt or ("fixed" if trial.model.halting_rule().rule == "none" else "q")
-    segments = options.segments or trial.model.halting_rule().segments
+    usual = usual_halt(trial)
+    rule: Rule = options.halt or usual.rule
+    segments = options.segments or usual.segments
     halt = Halt(rule, segments, THRESHOLDS[rule] if options.threshold is None else options.threshold)
     if not options.retry_below:
         return halt, None
     random = getattr(trial.model, "start", "fixed") == "random"
     return halt, Retry(options.retry_below, segments, FURTHER_STARTS if random else 0)
-
-
-def _columns(puzzles: list[Puzzle]) -> dict[str, np.ndarray]:
-    """As rows of the task, without labels: what is known of an answer must not reach the model."""
-    inputs = np.stack([puzzle.inputs for puzzle in puzzles]).astype(np.int32)
-    return {
-        "inputs": inputs,
-        "labels": np.full_like(inputs, IGNORE),
-        "puzzle_identifiers": np.array([puzzle.identifier for puzzle in puzzles], dtype=np.int32),
-    }
 
 
 def _facts(kind: PuzzleKind, puzzle: Puzzle, found: Adapted, number: int) -> dict[str, Any]:
