@@ -68,6 +68,19 @@ def test_a_compiled_training_equals_a_plain_one_to_rounding_and_resumes_exactly(
     assert resumed == compiled
 
 
+@pytest.mark.slow
+def test_compiled_blocks_can_be_recomputed_too(make_trial: MakeTrial, tmp_path: Path) -> None:
+    if not compile_works("cpu"):
+        pytest.skip("no C++ compiler here")
+    model = {"kind": "transformer", "hidden_size": 16, "num_heads": 2, "num_layers": 1, "causal": True, "dropout": 0.1}
+    fields = {"model": model, "precision": "float32", "num_reports": 1, "accumulation": 2}
+    plain, _, _ = run(make_trial(**fields), tmp_path, "plain", "never", steps=3)
+    trial = make_trial(**fields, activation_checkpointing=True)
+    compiled, is_compiled, _ = run(trial, tmp_path, "compiled", "always", steps=3)
+    assert is_compiled
+    assert compiled == pytest.approx(plain, rel=1e-5)
+
+
 def test_without_a_compiler_training_goes_on_with_one_warning(make_trial: MakeTrial, tmp_path: Path) -> None:
     trial = make_trial(model=MODEL, num_reports=1)
     cache = str(tmp_path / "cache")

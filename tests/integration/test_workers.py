@@ -96,6 +96,7 @@ TRIALS = {  # few cycles: full gradients through many let rounding grow twofold 
         HRMSpec(**SIZE, **OPTIONS, halting=HaltingSpec(rule="q_with_target", segments=3, exploration=0.5)),
         loss="stablemax",
         sampling="original",
+        accumulation=2,
     ),
     "trm": trial(
         TRMSpec(**SIZE, **OPTIONS, H_cycles=1, L_cycles=2, starts=2, halting=HaltingSpec(rule="q", segments=3))
