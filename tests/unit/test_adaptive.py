@@ -15,8 +15,10 @@ from hrm.contexts import contexts, cut
 from hrm.data.dataset import Dataset, build_dataset
 from hrm.depth import Depth, depth
 from hrm.errors import SpecError
+from hrm.evaluate import to_device
 from hrm.halting_scores import READ_AT, Halt, Rule, rules_for
 from hrm.models import Model
+from hrm.nn.draws import Draws
 from hrm.tasks import IGNORE
 from hrm.tasks.sudoku import SudokuSpec
 from hrm.tasks.text import TextSpec
@@ -41,7 +43,11 @@ PUZZLE_MODELS: dict[str, dict[str, Any]] = {
     },
     "urm": {"kind": "urm", "num_layers": 1, "H_cycles": 1, "L_cycles": 1, "halting": {"segments": 6}},
 }
-TEXT_MODEL = {"kind": "hrm", "H_layers": 1, "L_layers": 1, "causal": True, "halting": {"segments": 4}}
+TEXT = {"kind": "hrm", "H_layers": 1, "L_layers": 1, "H_cycles": 1, "causal": True}
+TEXT_MODELS: dict[str, dict[str, Any]] = {
+    "text": {**TEXT, "halting": {"segments": 4}},
+    "text with a Q": {**TEXT, "halting": {"rule": "q_loss", "segments": 4}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +56,8 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def built(make_trial: MakeTrial, storage: Path, kind: str) -> tuple[Model, Dataset, TrialSpec]:
-    task = TextSpec.smoke() if kind == "text" else SudokuSpec.smoke()
-    model = TEXT_MODEL if kind == "text" else PUZZLE_MODELS[kind]
+    task = TextSpec.smoke() if kind in TEXT_MODELS else SudokuSpec.smoke()
+    model = {**PUZZLE_MODELS, **TEXT_MODELS}[kind]
     trial = make_trial(task=task.model_dump(mode="json"), model={**SIZES, **model}, batch_size=5)
     dataset = build_dataset(trial.task, storage)
     torch.manual_seed(0)
@@ -71,6 +77,7 @@ CASES: list[tuple[str, Rule]] = [
     ("urm", "residual"),
     ("urm", "fixed"),
     ("text", "residual"),
+    ("text with a Q", "q"),
 ]
 
 
@@ -78,11 +85,11 @@ def looked_at(make_trial: MakeTrial, storage: Path, kind: str, rule: Rule) -> tu
     """A model and its rows, their full computation, a rule that ends about half of them early, and its run."""
     model, dataset, trial = built(make_trial, storage, kind)
     rows = dataset.split("train")
-    numbers, gather = np.arange(3, 19), contexts(rows.gather) if kind == "text" else rows.gather
+    numbers, gather = np.arange(3, 19), contexts(rows.gather) if kind in TEXT_MODELS else rows.gather
     whole = depth(model, gather, numbers, trial, [rule])
     scores = whole.scores.get(rule)
     threshold = 0.0 if scores is None else float(np.quantile(scores[1:4], 0.3 if rule == "residual" else 0.7))
-    halt = Halt(rule, 5 if kind != "text" else 4, threshold)
+    halt = Halt(rule, 4 if kind in TEXT_MODELS else 5, threshold)
     return (model, gather, numbers, trial), whole, halt, adapt(model, gather, numbers, trial, halt)
 
 
@@ -125,7 +132,7 @@ def test_what_is_claimed_to_be_computed_is_what_the_model_computes(
     assert sum(rows) == again.spent.sum() == found.spent.sum()
     assert max(rows) <= 5
     assert again.flops(7.0) == 7.0 * sum(rows)
-    full = len(numbers) * (4 if kind == "text" else 6)
+    full = len(numbers) * (4 if kind in TEXT_MODELS else 6)
     assert sum(rows) < full
 
 
@@ -196,6 +203,20 @@ def test_a_context_ends_at_a_scored_position_and_holds_nothing_of_what_follows()
     assert places == {1, 2}
     one = cut({name: values[1:2] for name, values in columns.items()}, np.array([11]), 3)
     assert one[READ_AT][0] == cut(columns, np.array([10, 11, 12]), 3)[READ_AT][1]
+
+
+def test_a_context_halts_by_the_q_of_its_last_position_and_its_confidence_is_not_that_q(
+    make_trial: MakeTrial, storage: Path
+) -> None:
+    (model, gather, numbers, trial), whole, _, _ = looked_at(make_trial, storage, "text with a Q", "q")
+    batch = to_device(gather(numbers), torch.device("cpu"))
+    draws = Draws(trial.seed, 0, torch.from_numpy(numbers), training=False)
+    with torch.no_grad():
+        output = model.segment(model.initial_state(len(numbers), draws), batch, draws)
+    assert output.q_positions is not None
+    own = output.q_positions.sigmoid()[torch.arange(len(numbers)), batch[READ_AT]]
+    np.testing.assert_allclose(whole.scores["q"][0], own, rtol=1e-4)
+    assert adapt(model, gather, numbers, trial, Halt("q", 4, 0.5)).confidence_is == "least"
 
 
 def test_rules_that_mean_nothing_for_a_model_are_refused_with_those_that_do(
