@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hrm.context import TrainContext
 from hrm.errors import Problem
 from hrm.models import Model
 from hrm.nn.draws import Draws
@@ -42,11 +41,11 @@ def _backward(
     return {**scored.sums, "objective": scored.loss.detach()}
 
 
-def too_many_parts(trial: TrialSpec, context: TrainContext, place: str) -> list[Problem]:
-    """Why a worker cannot compute its rows in so many parts, if so."""
-    rows = trial.batch_size // context.world_size
+def too_many_parts(trial: TrialSpec, workers: int, place: str) -> list[Problem]:
+    """Why one of so many workers cannot compute its rows in the parts that are asked for, if so."""
+    rows = trial.batch_size // workers
     if trial.accumulation <= max(rows, 1):
         return []
-    of = f"batch_size {trial.batch_size} over {context.world_size} workers"
+    of = f"batch_size {trial.batch_size} over {workers} workers"
     rule = f"must be at most the rows of a worker, which are {rows} ({of}), got {trial.accumulation}"
     return [Problem(f"{place}: accumulation", rule, "Lower accumulation, or raise batch_size")]

@@ -88,7 +88,7 @@ class Training:
     def __init__(self, trial: TrialSpec, context: TrainContext, leg: Leg = WHOLE) -> None:
         self.whole, self.context = trial, context
         self.dataset: Dataset = open_dataset(trial.task, context.data_root)
-        problems = refusals(trial, "trial") + too_many_parts(trial, context, "trial")
+        problems = refusals(trial, "trial") + too_many_parts(trial, context.world_size, "trial")
         if problems:
             raise SpecError(*problems)
         self.checkpoints = TrialCheckpoints(context, leg)

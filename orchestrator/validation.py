@@ -17,6 +17,7 @@ from rich.table import Table as Grid
 from analysis.records import ArmCost
 from analysis.section import Table, text_of
 from analysis.tables import costs_notes, costs_table
+from hrm.accumulation import too_many_parts
 from hrm.data.dataset import build_dataset, open_dataset
 from hrm.errors import Problem, SpecError
 from hrm.tasks import Answers, TaskSpec
@@ -24,6 +25,7 @@ from orchestrator.build_progress import build_progress
 from orchestrator.costs import arm_costs
 from orchestrator.experiment import Experiment, load_experiment
 from orchestrator.matching import check_match, how_well, reference_arm
+from orchestrator.space import Parameters
 from orchestrator.starts import check_starts
 
 
@@ -55,12 +57,29 @@ def with_data(experiment: Experiment, root: Path) -> Experiment:
 def check_built(experiment: Experiment, data_root: Path) -> list[ArmCost]:
     """What the arms cost. Raises SpecError for what only the built data can tell is wrong."""
     check_starts(experiment.arms, data_root)
+    _check_parts(experiment)
     _check_tables(experiment, data_root)
     _check_documents(experiment, data_root)
     _check_objective(experiment, data_root)
     costs = arm_costs(experiment, data_root)
     check_match(experiment, costs, data_root)
     return costs
+
+
+def _check_parts(experiment: Experiment) -> None:
+    """Raises SpecError for a batch that a trial's workers cannot compute in as many parts as are asked for."""
+    problems = []
+    for arm in experiment.arms:
+        searched = [(path, arm.space[path]) for path in ("accumulation", "batch_size") if path in arm.space]
+        choices: list[Parameters] = [
+            {},
+            *({path: value} for path, dimension in searched for _, value in dimension.probes()),
+        ]
+        for chosen in choices:
+            trial, workers = arm.trial(chosen, 0), experiment.spec.resources.workers_per_trial
+            problems += too_many_parts(trial, workers, f"arms.{arm.name}")
+    if problems:
+        raise SpecError(*dict.fromkeys(problems))
 
 
 def _check_tables(experiment: Experiment, data_root: Path) -> None:

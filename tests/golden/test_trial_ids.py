@@ -48,10 +48,10 @@ def test_a_default_written_out_is_the_same_trial() -> None:
 
 def test_a_new_field_with_a_default_keeps_the_id() -> None:
     class Later(TrialSpec):
-        accumulation: int = 1
+        invented: int = 1
 
     assert parse_spec(Later, TEXT, "trial").hash() == trial_id(TEXT)
-    assert parse_spec(Later, {**TEXT, "accumulation": 2}, "trial").hash() != trial_id(TEXT)
+    assert parse_spec(Later, {**TEXT, "invented": 2}, "trial").hash() != trial_id(TEXT)
 
 
 def test_every_kind_is_inside_also_where_it_is_the_only_thing_said() -> None:
@@ -69,6 +69,12 @@ def test_whatever_changes_the_numbers_changes_the_id() -> None:
         {"clip_norm": None},
         {"precision": "float32"},
         {"num_reports": 7},
+        {"label_smoothing": 0.1},
+        {"z_loss": 1e-4},
+        {"q_loss_weight": 0.01},
+        {"accumulation": 2},
+        {"activation_checkpointing": True},
+        {"model": {**TEXT["model"], "tied_embeddings": True}},
         {"budget": {"axis": "flops", "amount": 1.3e12}},
         {"model": {**TEXT["model"], "dropout": 0.1}},
         {"task": {**TEXT["task"], "seed": 1}},

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import TINY_HRM, MakeTrial
+from small_experiment import HRM, experiment
 from torch import Tensor
 
 from hrm.context import LocalContext
@@ -17,6 +19,7 @@ from hrm.nn.draws import Draws
 from hrm.nn.puzzle_table import PuzzleTable
 from hrm.tasks.sudoku import SudokuSpec
 from hrm.train import Training
+from orchestrator.validation import check_built, with_data
 
 MakeContext = Callable[..., LocalContext]
 PUZZLE = SudokuSpec.smoke().model_dump(mode="json")
@@ -102,3 +105,43 @@ def test_more_parts_than_a_worker_has_rows_are_refused(make_trial: MakeTrial, ma
     context.world_size = 2
     with pytest.raises(SpecError, match=r"trial: accumulation: must be at most the rows of a worker, which are 2 \(b"):
         Training(make_trial(accumulation=3), context)
+
+
+def test_an_experiment_says_before_anything_runs_that_its_workers_have_too_few_rows(tmp_path: Path) -> None:
+    arms = {"plain": {"space": {"accumulation": {"choices": [1, 2, 4]}}}}
+    few = experiment(tmp_path, arms=arms, resources={"workers_per_trial": 2}, space={}, base__batch_size=6)
+    with pytest.raises(SpecError) as caught:
+        check_built(with_data(few, tmp_path / "data"), tmp_path / "data")
+    [problem] = caught.value.problems
+    assert problem.place == "arms.plain: accumulation"
+    assert "which are 3 (batch_size 6 over 2 workers), got 4" in problem.rule
+    enough = experiment(tmp_path, arms=arms, space={}, base__batch_size=6)
+    check_built(with_data(enough, tmp_path / "data"), tmp_path / "data")
+
+
+def test_all_that_trains_text_can_be_searched(tmp_path: Path) -> None:
+    halting = {"rule": "q_loss", "segments": 3}
+    space: dict[str, Any] = {
+        "label_smoothing": {"low": 0.0, "high": 0.2},
+        "z_loss": {"low": 1e-5, "high": 1e-3, "log": True},
+        "q_loss_weight": {"choices": [0.01, 0.5]},
+        "accumulation": {"low": 1, "high": 4},
+        "activation_checkpointing": {"choices": [False, True]},
+        "schedule.floor_fraction": {"choices": [0.0, 0.1]},
+        "model.dropout": {"low": 0.0, "high": 0.2},
+        "model.tied_embeddings": {"choices": [False, True]},
+    }
+    own = {
+        "model.gradient_warmup_fraction": {"low": 0.0, "high": 0.5},
+        "model.halting.tolerance": {"choices": [0.01, 0.1]},
+    }
+    base = {**HRM, "halting": halting, "gradient_steps": 3}
+    arms = {
+        "plain": {"space": own},
+        "hrm_text": {"patch": {"model": {"kind": "hrm_text", "hidden_size": 16, "num_heads": 2}}},
+    }
+    found = experiment(tmp_path, base__model=base, arms=arms, space=space, schedule=None)
+    high = {path: dimension.probes()[1][1] for path, dimension in found.arms[0].space.items()}
+    trial = found.arms[0].trial(high, 0)
+    assert (trial.label_smoothing, trial.accumulation, trial.activation_checkpointing) == (0.2, 4, True)
+    assert trial.model.halting_rule().tolerance == 0.1
