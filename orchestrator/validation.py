@@ -70,12 +70,9 @@ def _check_parts(experiment: Experiment) -> None:
     """Raises SpecError for a batch that a trial's workers cannot compute in as many parts as are asked for."""
     problems = []
     for arm in experiment.arms:
-        searched = [(path, arm.space[path]) for path in ("accumulation", "batch_size") if path in arm.space]
-        choices: list[Parameters] = [
-            {},
-            *({path: value} for path, dimension in searched for _, value in dimension.probes()),
-        ]
-        for chosen in choices:
+        searched: list[str] = [path for path in ("accumulation", "batch_size") if path in arm.space]
+        choices: list[Parameters] = [{path: value} for path in searched for _, value in arm.space[path].probes()]
+        for chosen in [{}, *choices]:
             trial, workers = arm.trial(chosen, 0), experiment.spec.resources.workers_per_trial
             problems += too_many_parts(trial, workers, f"arms.{arm.name}")
     if problems:
