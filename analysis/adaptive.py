@@ -122,6 +122,8 @@ class Adaptivity:
     """Full depth first."""
     retried: list[Retried]
     device: str
+    margin: float | None = None
+    """Of the choice (`analysis.adaptive_choice`)."""
     command: str = ""
 
     def findings(self) -> list[str]:

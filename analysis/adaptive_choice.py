@@ -2,7 +2,8 @@
 
 The choice, on validation rows alone: of all thresholds of a rule (and of no halting at all) the one with the fewest
 segments a row among those whose accuracy on these rows is not below that of full depth on the same rows; of several as
-cheap, the most accurate. How sure that is says the interval of the difference, paired row by row.
+cheap, the most accurate. How sure that is says the interval of the difference, paired row by row. Of many thresholds
+the cheapest that seems to lose nothing was lucky, too; with a margin the interval itself must rule out a larger loss.
 """
 
 from __future__ import annotations
@@ -50,19 +51,32 @@ class Choice:
         return self.segments < self.points[-1].segments
 
 
-def choose(depth: Depth, rule: Rule, groups: np.ndarray) -> Choice:
-    """The cheapest threshold that keeps the accuracy. `groups` [N] names the rows that are forms of one."""
-    full = len(depth.right)
+def choose(depth: Depth, rule: Rule, groups: np.ndarray, margin: float | None = None) -> Choice:
+    """The cheapest threshold that keeps the accuracy. `groups` [N] names the rows that are forms of one.
+
+    margin: the 95 % interval of its difference from full depth's must not reach below minus this.
+    """
+    ones = np.ones(len(groups))
+
+    def change(at: np.ndarray) -> Estimate:
+        own, whole = (Sums(values, ones, True) for values in (depth.at(depth.right, at), depth.right[-1]))
+        return difference(own, whole, groups)
+
+    def keeps(point: Point, at: np.ndarray) -> bool:
+        if margin is None:
+            return point.accuracy >= float(depth.right[-1].mean())
+        low = change(at).low
+        return bool((at == len(depth.right)).all()) or (low is not None and low >= -margin)
+
     tried = [(halt, depth.segments(halt)) for halt in candidates(depth, rule)]
     found = [
         (Point(_shown(halt), float(at.mean()), float(depth.at(depth.right, at).mean())), halt, at) for halt, at in tried
     ]
-    kept = [one for one in found if one[0].accuracy >= float(depth.right[-1].mean())]
-    point, halt, at = min(kept, key=lambda one: (one[0].segments, -one[0].accuracy))
-    ones = np.ones(len(groups))
-    right, at_the_end = (Sums(values, ones, True) for values in (depth.at(depth.right, at), depth.right[full - 1]))
+    point, halt, at = min(
+        (one for one in found if keeps(one[0], one[2])), key=lambda one: (one[0].segments, -one[0].accuracy)
+    )
     points = sorted((one[0] for one in found), key=lambda one: (one.segments, one.accuracy))
-    return Choice(halt, point.segments, point.accuracy, difference(right, at_the_end, groups), points)
+    return Choice(halt, point.segments, point.accuracy, change(at), points)
 
 
 def candidates(depth: Depth, rule: Rule) -> list[Halt]:

@@ -14,9 +14,14 @@ from analysis.section import Block, Cell, Chart, Code, Notes, Section, Table, Te
 
 RULE = (
     "Each threshold was chosen on {validation:,} rows of validation: the one with the fewest segments a row among "
-    "those whose accuracy there is not below that of full depth on the same rows; of several as cheap, the most "
-    "accurate. Then it was run on {test:,} rows of test, beside full depth. Intervals are of 95 %, over rows; "
-    "differences are paired row by row, and an accuracy is called equal where the interval of its difference holds 0."
+    "those {kept}; of several as cheap, the most accurate. Then it was run on {test:,} rows of test, beside full "
+    "depth. Intervals are of 95 %, over rows; differences are paired row by row, and an accuracy is called equal where "
+    "the interval of its difference holds 0."
+)
+KEPT = "whose accuracy there is not below that of full depth on the same rows"
+KEPT_BY_MARGIN = (
+    "whose accuracy there cannot be more than {margin:g} below that of full depth on the same rows, as far as the 95 % "
+    "interval of the difference tells"
 )
 COST = (
     "FLOPs are segments times those of a segment's forward pass, by the model's formula, on all rows; seconds are "
@@ -37,7 +42,8 @@ def render_adaptivity(found: Adaptivity) -> str:
 
 def sections(found: Adaptivity) -> list[Section]:
     """The whole page."""
-    how = RULE.format(validation=found.validation_rows, test=found.test_rows)
+    kept = KEPT if found.margin is None else KEPT_BY_MARGIN.format(margin=found.margin)
+    how = RULE.format(validation=found.validation_rows, test=found.test_rows, kept=kept)
     parts = [
         Section(
             "What halting saves",

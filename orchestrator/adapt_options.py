@@ -18,6 +18,9 @@ def adapt_options(adapt: argparse.ArgumentParser) -> None:
     adapt.add_argument("--metric", default="exact_accuracy",
                        help="what counts as right: exact_accuracy, or a yes or no by row of the task, such as "
                        "valid_shortest_path (default: exact_accuracy; of text, the next token)")  # fmt: skip
+    adapt.add_argument("--margin", type=float, metavar="M",
+                       help="choose thresholds that cannot lose more than this, by the interval of the difference "
+                       "(default: those that lose nothing on the validation rows, whatever the interval)")  # fmt: skip
     adapt.add_argument("--retry-below", type=float, default=0.5, metavar="P",
                        help="retry rows whose confidence is below this (default: 0.5; 0 for none)")  # fmt: skip
     adapt.add_argument("--retry-segments", type=int, metavar="N",

@@ -63,7 +63,7 @@ def adaptivity(bench: Bench, options: argparse.Namespace) -> Adaptivity:
         right=right,
         device=bench.context.device,
     )
-    choices = [choose(whole, rule, chosen.groups) for rule in rules]
+    choices = [choose(whole, rule, chosen.groups, options.margin) for rule in rules]
     plans: list[tuple[Halt, Retry | None]] = [(Halt("fixed", full), None), *((one.halt, None) for one in choices)]
     more = _retry(options, bench, full)
     if more is not None:
@@ -97,6 +97,7 @@ def adaptivity(bench: Bench, options: argparse.Namespace) -> Adaptivity:
             if more is not None
         ],
         device=_device_words(bench),
+        margin=options.margin,
         command=_command(options),
     )
 
@@ -198,6 +199,8 @@ def _refuse_nothing(options: argparse.Namespace) -> None:
         for name, value in given.items()
         if value is not None and value < least[name]
     ]
+    if options.margin is not None and not 0.0 < options.margin < 1.0:
+        problems.append(Problem("--margin", f"must be > 0 and < 1, got {options.margin}", "Give such as 0.005"))
     if not 0.0 <= options.retry_below <= 1.0:
         problems.append(Problem("--retry-below", f"must be >= 0 and <= 1, got {options.retry_below}", "Correct it"))
     if problems:
@@ -215,7 +218,7 @@ def _command(options: argparse.Namespace) -> str:
     parts += [f"--task {options.task}"] if options.task else []
     parts += [f"--rows {options.rows}", f"--metric {options.metric}", f"--retry-below {options.retry_below:g}"]
     parts += [f"--rules {' '.join(options.rules)}"] if options.rules else []
-    optional = ("segments", "retry_segments", "retry_restarts")
+    optional = ("margin", "segments", "retry_segments", "retry_restarts")
     parts += [
         f"--{name.replace('_', '-')} {getattr(options, name)}"
         for name in optional

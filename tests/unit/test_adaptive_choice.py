@@ -43,6 +43,18 @@ def test_the_cheapest_threshold_that_loses_nothing_is_chosen() -> None:
     assert (by_movement.segments, by_movement.accuracy) == (found.segments, found.accuracy)
 
 
+def test_with_a_margin_the_interval_of_the_difference_must_rule_out_a_larger_loss() -> None:
+    groups = np.arange(ROWS)
+    sure = choose(course(knows=True), "q", groups, margin=0.006)
+    assert (sure.segments, sure.accuracy) == (2.8, 0.8)
+    assert choose(course(knows=True), "q", groups, margin=1e-4).segments == SEGMENTS, "400 rows cannot tell as much"
+    loose = choose(course(knows=True), "q", groups, margin=0.3)
+    assert loose.accuracy < 0.8
+    assert loose.difference.low is not None
+    assert loose.difference.low >= -0.3
+    assert loose.segments < sure.segments
+
+
 def test_a_q_that_knows_nothing_and_a_depth_that_is_needed_save_nothing() -> None:
     for rule in ("q", "fixed"):
         found = choose(course(knows=False), rule, np.arange(ROWS))  # type: ignore[arg-type]
