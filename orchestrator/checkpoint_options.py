@@ -83,6 +83,14 @@ def add_checkpoint_commands(commands: Any, add_command: AddCommand) -> None:
             "measure what halting by row saves, by thresholds that validation chooses",
         )
     )
+    _states_options(
+        add_command(
+            inside,
+            "states",
+            later("states:compare_checkpoint_states"),
+            "compare states that start anew with each token with carried ones, on its rows and on lists of tags",
+        )
+    )
     judge = add_command(
         inside, "judge", later("evaluation:judge_predictions"), "measure stored predictions, several files as one"
     )
@@ -117,6 +125,17 @@ def _trace_options(trace: argparse.ArgumentParser) -> None:
     trace.add_argument("--row", type=int, nargs="+", metavar="N", help="these rows instead")
     trace.add_argument("--segments", type=int, help="so many segments (default: as it was trained)")
     trace.add_argument("--output", type=Path, help="the HTML file (default: in reports/ of the storage)")
+
+
+def _states_options(states: argparse.ArgumentParser) -> None:
+    states.add_argument("checkpoint", help="the folder of a checkpoint, its URI, or a trial's folder: its best one")
+    states.add_argument("--task", help="a recipe in datasets/, or the path of one (default: what it was trained on)")
+    states.add_argument("--split", choices=("train", "validation", "test"), default="validation")
+    states.add_argument("--rows", type=int, default=64, help="so many rows, evenly spread, and lists (default: 64)")
+    states.add_argument("--prefix", type=int, default=8, metavar="N", help="tokens that are read at once (default: 8)")
+    states.add_argument("--tokens", type=int, default=64, metavar="N",
+                        help="so many tokens of each after these, at most (default: 64)")  # fmt: skip
+    states.add_argument("--segments", type=int, metavar="N", help="so many of each pass (default: as it was trained)")
 
 
 def _original_options(parser: argparse.ArgumentParser, path: str) -> None:

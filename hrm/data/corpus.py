@@ -14,7 +14,7 @@ from itertools import islice
 
 import numpy as np
 
-from hrm.data.sample_text import INSTRUCTIONS, SAMPLE
+from hrm.data.sample_text import INSTRUCTIONS, SampleName, sample_texts
 from hrm.data.sources import SourceSpec
 from hrm.data.text_formats import Document, FormatSpec, LossOn, Piece, PlainFormat, Record
 from hrm.errors import Problem, SpecError
@@ -27,11 +27,13 @@ class Corpus:
     """What a recipe says about its text. A split without a source of its own is held out of train's."""
 
     sources: dict[str, SourceSpec | None]
-    """By split; null for train: the sample text."""
+    """By split; null for train: a sample."""
     format: FormatSpec
     loss_on: LossOn
     fractions: dict[str, float]
     seed: int
+    sample: SampleName = "prose"
+    """What comes in the place of a source."""
     empty: dict[str, int] = field(default_factory=dict)
     """Documents without a text, by the split in whose source they were met; they are dropped."""
     _limits: dict[str, int] = field(default_factory=dict)
@@ -77,7 +79,9 @@ class Corpus:
             yield list(self.format.documents(record, f"{name}: record {number}", self.loss_on))
 
     def _sample(self) -> Sequence[Record]:
-        return INSTRUCTIONS if self.format.kind == "instruction" else [{"text": text} for text in SAMPLE]
+        if self.format.kind == "instruction":
+            return INSTRUCTIONS
+        return [{"text": text} for text in sample_texts(self.sample)]
 
     def _single(self) -> str | None:
         """The text of a plain source with only one."""

@@ -1,5 +1,16 @@
 """A small text written for this project, and questions about it, so that text tasks can be tried without any file."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from hrm.data.tag_lists import tag_lists
+
+SampleName = Literal["prose", "tags"]
+NUM_LISTS = 600
+"""Lists of tags in the sample."""
+
 SAMPLE = (
     "The ferry leaves the island at six in the morning, when the harbour is still dark and the gulls are asleep.",
     "Marta keeps a notebook of the weather. Wind from the west means rain by noon; wind from the north means fish.",
@@ -54,3 +65,8 @@ INSTRUCTIONS = (
     {"instruction": "What does the sea bring back in March?", "output": "Planks, bottles, a piano with nine keys."},
 )
 """Records in Alpaca's columns, about these documents."""
+
+
+def sample_texts(name: SampleName) -> Iterator[str]:
+    """The documents of a sample: prose, or lists of tags."""
+    return iter(SAMPLE) if name == "prose" else tag_lists(NUM_LISTS, 0)

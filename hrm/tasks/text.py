@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 from hrm.data.corpus import Corpus
 from hrm.data.dataset import SPLITS, DatasetWriter, Rows
 from hrm.data.packing import Span, TokenizedDocument, chunks, packed, windows
+from hrm.data.sample_text import SampleName
 from hrm.data.sources import SourceSpec
 from hrm.data.text_formats import Document, FormatSpec, LossOn, PlainFormat
 from hrm.data.text_responses import asked_responses, compare
@@ -37,6 +38,8 @@ class TextSpec(TaskSpec):
 
     source: SourceSpec | None = None
     """Of train; null: a small text that comes with the code, for the format `instruction` questions about it."""
+    sample: SampleName = "prose"
+    """Which sample, where there is no source: a little prose, or lists of tags."""
     validation_source: SourceSpec | None = None
     test_source: SourceSpec | None = None
     """null: held out of `source`, by document, or cut from its end if it is a single text."""
@@ -71,6 +74,9 @@ class TextSpec(TaskSpec):
         sampled = self.format == PlainFormat() or self.format.kind == "instruction"
         if self.source is None and not (sampled and len(held_out) == 2):
             raise ValueError("source must be given for this format or further sources, got None. Give source")
+        if self.sample != "prose" and (self.source is not None or self.format.kind != "plain"):
+            rule = f"sample must be left out where there is a source, or another format than plain, got {self.sample!r}"
+            raise ValueError(f"{rule}. Leave it out")
         if self.loss_on == "response" and self.format.kind == "plain":
             raise ValueError("loss_on must be all for the format plain, got 'response'. A plain text has no response")
         if self.prefix and (self.format.kind != "instruction" or self.loss_on != "response" or self.packing):
@@ -166,7 +172,7 @@ class TextSpec(TaskSpec):
     def _corpus(self) -> Corpus:
         sources = {"train": self.source, "validation": self.validation_source, "test": self.test_source}
         fractions = {"validation": self.validation_fraction, "test": self.test_fraction}
-        return Corpus(sources, self.format, self.loss_on, fractions, self.seed)
+        return Corpus(sources, self.format, self.loss_on, fractions, self.seed, self.sample)
 
     def _columns(
         self, documents: Iterable[Document], tokenizer: TextTokenizer, counts: Counter[str]

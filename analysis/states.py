@@ -1,0 +1,69 @@
+"""Whether a model's states had better start anew with each token or be carried over: measured on the same tokens.
+
+The difference is paired row by row; its interval says how far it would move with other rows of the same kind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from analysis.checkpoints.row_intervals import Estimate, Sums, difference, interval
+from analysis.numbers import plural
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One metric under both rules."""
+
+    reset: Estimate
+    carry: Estimate
+    difference: Estimate
+    """Carry minus reset."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatesCompared:
+    """What both rules give on one sort of text."""
+
+    name: str
+    rows: int
+    tokens: int
+    loss: Measure
+    """Nats per token."""
+    accuracy: Measure
+
+    @property
+    def better(self) -> Literal["reset", "carry"] | None:
+        """By the loss; None where its interval leaves it open."""
+        low, high = self.loss.difference.low, self.loss.difference.high
+        if low is None or high is None or low <= 0.0 <= high:
+            return None
+        return "reset" if low > 0.0 else "carry"
+
+    def sentence(self) -> str:
+        """Which is better, by how much, or that these rows cannot tell."""
+        found, rows = self.loss.difference, plural(self.rows, "row")
+        if found.low is None:
+            return f"{self.name}: {rows} cannot tell which is better."
+        if self.better is None:
+            return f"{self.name}: {rows} cannot tell; carry minus reset is {found} nats per token."
+        gain = Estimate(abs(found.value), *sorted((abs(found.low), abs(found.high or 0.0))), found.n)
+        return f"{self.name}: {self.better} is better, by {gain} nats per token over {rows}."
+
+    def to_data(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {**asdict(self), "better": self.better}
+
+
+def compare_states(name: str, reset: np.ndarray, carry: np.ndarray) -> StatesCompared:
+    """From sums of the same rows under both rules (`hrm.forcing.told`)."""
+    groups = np.arange(len(reset))
+
+    def measure(column: int, is_share: bool) -> Measure:
+        first, second = (Sums(sums[:, column], sums[:, 2], is_share) for sums in (carry, reset))
+        return Measure(interval(second, groups), interval(first, groups), difference(first, second, groups))
+
+    return StatesCompared(name, len(reset), int(reset[:, 2].sum()), measure(0, False), measure(1, True))
