@@ -27,6 +27,7 @@ from orchestrator.disk import check_disk
 from orchestrator.experiment import Experiment
 from orchestrator.fetched import checkpoint_folder, sweep_with_rows
 from orchestrator.importance import search_findings
+from orchestrator.leaders import leaders_of
 from orchestrator.ledger import Ledger
 from orchestrator.limits import check_energy
 from orchestrator.matching import how_well, reference_arm
@@ -255,7 +256,7 @@ def _close(mirrors: list[Mirror], store: SweepStore, sweep: Sweep, report: Sweep
     with TemporaryDirectory() as folder:
         artifacts += for_trackers(sweep, report, Path(folder)) if mirrors and report.finished else []
         for mirror in mirrors:
-            mirror.finish(artifacts)
+            mirror.finish(artifacts, leaders_of(report, store))
         sent = [mirror.close(MIRROR_SECONDS) for mirror in mirrors]
     return [
         f"a tracker does not have everything ({mirror.last_error}); the same command sends the rest"

@@ -14,6 +14,7 @@ from typing import Protocol, Self
 from analysis.records import SweepRecord, TrialRecord
 from hrm.records import Report
 from hrm.spec import Spec
+from orchestrator.leaders import Leader
 
 
 class Tracker(Protocol):
@@ -34,6 +35,10 @@ class Tracker(Protocol):
 
     def finish(self, record: SweepRecord, artifacts: list[Path]) -> None:
         """Send the files and folders, and close the sweep; a sweep that is not finished is shown as stopped."""
+        ...
+
+    def log_best(self, record: SweepRecord, leaders: Sequence[Leader]) -> None:
+        """Send the best checkpoints of a finished sweep as models, where the tracker keeps models."""
         ...
 
     def run_id(self, key: str) -> str:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.records import read_sweep_record, read_trial_record
 from hrm.records import read_reports
+from orchestrator.leaders import Leader
 from orchestrator.trackers import Tracker
 
 _log = logging.getLogger(__name__)
 
 _SWEEP = "sweep.json"
 _FINISH = "finish"
+_BEST = "best"
 _TRIAL = "trials/"
 _FIRST_PAUSE_SECONDS = 1.0
 _FAILURES_TO_GIVE_UP = 2
@@ -47,6 +50,7 @@ class Mirror:
         self._wake = threading.Condition()
         self._dirty = dict.fromkeys(self._everything())
         self._artifacts: list[Path] = []
+        self._leaders: list[Leader] = []
         self._not_before = 0.0
         self._failures_in_outage = 0
         self._failures_in_a_row = 0
@@ -65,11 +69,16 @@ class Mirror:
         """`sweep.json` changed. Never blocks, never raises."""
         self._mark(_SWEEP)
 
-    def finish(self, artifacts: list[Path]) -> None:
-        """Close the sweep in the tracker, after all that changed before, with these files and folders."""
+    def finish(self, artifacts: list[Path], leaders: Sequence[Leader] = ()) -> None:
+        """Close the sweep in the tracker, after all that changed before, with these files and folders.
+
+        leaders: what becomes a model in the tracker, last of all.
+        """
         with self._wake:
-            self._artifacts = list(artifacts)
+            self._artifacts, self._leaders = list(artifacts), list(leaders)
         self._mark(_FINISH)
+        if leaders:
+            self._mark(_BEST)
 
     def catch_up(self, timeout_seconds: float) -> bool:
         """Wait until the tracker has everything so far. True when it has; early when it is down."""
@@ -136,6 +145,8 @@ class Mirror:
             self._tracker.sync_sweep(read_sweep_record(self._directory))
         elif item == _FINISH:
             self._tracker.finish(read_sweep_record(self._directory), self._artifacts)
+        elif item == _BEST:
+            self._tracker.log_best(read_sweep_record(self._directory), self._leaders)
         elif (self._directory / item / "trial.json").exists():
             record = read_trial_record(self._directory / item)
             self._tracker.sync_trial(record, list(read_reports(self._directory / item / "records.jsonl")))

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import field_validator
 
 from analysis.mlflow_runs import MlflowRuns, write_mlflow_runs
-from analysis.records import SweepRecord, TrialRecord, read_sweep_record
+from analysis.records import SweepRecord, TrialRecord, read_sweep_record, read_trial_record
 from hrm.records import Report
+from orchestrator.leaders import Leader
 from orchestrator.trackers import TrackerSpec
 from orchestrator.trackers.mlflow_client import (
     absolute_address,
@@ -33,6 +34,7 @@ from orchestrator.trackers.mlflow_client import (
     refusals_in_words,
 )
 from orchestrator.trackers.mlflow_compare import prepare_views
+from orchestrator.trackers.mlflow_model import log_model
 from orchestrator.trackers.mlflow_run import KnownRun
 from orchestrator.trackers.mlflow_view import (
     answer_in,
@@ -82,6 +84,9 @@ class MlflowSpec(TrackerSpec):
     """Where a new MLflow experiment keeps its files, such as `s3://bucket/prefix` (with MLFLOW_S3_ENDPOINT_URL for
     another S3 than Amazon's). None: where the server says; beside a database, `STORAGE/mlartifacts`."""
 
+    model: bool = True
+    """Whether the best checkpoint of a finished sweep becomes a model that `mlflow models serve` answers from."""
+
     @field_validator("uri")
     @classmethod
     def _known_scheme(cls, uri: str | None) -> str | None:
@@ -99,7 +104,7 @@ class MlflowSpec(TrackerSpec):
         uri = absolute_address(self.uri, storage)
         # A server places artifacts itself; with a database the client does, by default relative to its own folder.
         beside = None if is_served(uri) else (storage / "mlartifacts").as_uri()
-        return MlflowTracker(uri, self.experiment, sweep_directory, self.artifacts or beside)
+        return MlflowTracker(uri, self.experiment, sweep_directory, self.artifacts or beside, self.model)
 
     @classmethod
     def smoke(cls) -> Self:
@@ -121,12 +126,14 @@ class _Known:
 class MlflowTracker:
     """One sweep in MLflow. Not thread-safe; owned by a mirror's thread."""
 
-    def __init__(self, uri: str, experiment: str, sweep_directory: Path, artifacts: str | None) -> None:
+    def __init__(
+        self, uri: str, experiment: str, sweep_directory: Path, artifacts: str | None, models: bool = True
+    ) -> None:
         """`artifacts`: where a new MLflow experiment keeps its files; None leaves it to the server."""
         self.uri = uri
         self._experiment = experiment
         self._directory = sweep_directory
-        self._artifacts = artifacts
+        self._artifacts, self._models = artifacts, models
         self._sweep: SweepRecord | None = None
         self._warned = False
         self._known = _Known()
@@ -201,6 +208,22 @@ class MlflowTracker:
             status = "FINISHED" if record.finished else "KILLED"
             if parent.status != status:
                 parent.set_status(status, milliseconds(time.time()))
+
+    def log_best(self, record: SweepRecord, leaders: Sequence[Leader]) -> None:
+        """One model for each task, linked to the sweep's run and the trial's; its address is a tag of the sweep's."""
+        if not self._models:
+            return
+        self._sweep = record
+        with self._connection() as client:
+            parent = self._parent(client)
+            identity = {"sweep": record.name, "sweep_id": sweep_id(self._directory, record)}
+            for leader in leaders:
+                trial = read_trial_record(self._directory / "trials" / leader.trial)
+                runs = [parent.run_id, self._trial(client, trial).run_id]
+                metrics = {name: v for point in result_points(trial) for name, v in point.metrics.items()}
+                model = log_model(client, self._experiment_id(client), leader, identity, runs, metrics)
+                if model:
+                    parent.describe({}, {f"best_model.{leader.task}": f"models:/{model}"})
 
     @contextmanager
     def _connection(self) -> Iterator[MlflowClient]:
