@@ -46,11 +46,12 @@ class StatesCompared:
     def sentence(self) -> str:
         """Which is better, by how much, or that these rows cannot tell."""
         found, rows = self.loss.difference, plural(self.rows, "row")
-        if found.low is None:
+        if found.low is None or found.high is None:
             return f"{self.name}: {rows} cannot tell which is better."
         if self.better is None:
             return f"{self.name}: {rows} cannot tell; carry minus reset is {found} nats per token."
-        gain = Estimate(abs(found.value), *sorted((abs(found.low), abs(found.high or 0.0))), found.n)
+        low, high = sorted((abs(found.low), abs(found.high)))
+        gain = Estimate(abs(found.value), low, high, found.n)
         return f"{self.name}: {self.better} is better, by {gain} nats per token over {rows}."
 
     def to_data(self) -> dict[str, Any]:
