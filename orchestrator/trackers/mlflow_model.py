@@ -113,15 +113,14 @@ def _signature(text: bool) -> ModelSignature:
 
 def _example(dataset: Dataset) -> Any:
     """A question of the validation split."""
-    from pandas import DataFrame
+    from pandas import DataFrame  # type: ignore[import-untyped]
 
     inputs = dataset.split("validation").gather(np.array([0]))["inputs"][0]
     if dataset.task.next_token:
-        return DataFrame(
-            {"prompt": [dataset.task.render(inputs[:_EXAMPLE_TOKENS].tolist(), dataset.manifest.vocabulary)]}
-        )
+        text = dataset.task.render(inputs[:_EXAMPLE_TOKENS].tolist(), dataset.manifest.vocabulary)
+        return DataFrame({"prompt": [text]})
+    if dataset.task.kind == "arc":
+        return DataFrame({"puzzle": [json.dumps({"train": [], "test": [{"input": [[0, 1], [1, 0]]}]})]})
     kind = puzzles_of(dataset.task, {})
     assert kind is not None, "pack has seen to it"
-    drawn = "\n".join(as_lines(kind.question(Puzzle("", inputs.astype(np.int64)))))
-    task = json.dumps({"train": [], "test": [{"input": [[int(cell) for cell in line] for line in drawn.split()]}]})
-    return DataFrame({"puzzle": [task if dataset.task.kind == "arc" else drawn]})
+    return DataFrame({"puzzle": ["\n".join(as_lines(kind.question(Puzzle("", inputs.astype(np.int64)))))]})

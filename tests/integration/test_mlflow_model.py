@@ -126,8 +126,8 @@ def test_a_tracker_that_wants_no_model_gets_none(storage: Path) -> None:
 
 
 @pytest.mark.slow
-def test_mlflow_serves_it(storage: Path) -> None:
-    tracker, _, sweep = logged(storage, {**TEXT, "sequence_length": 40}, TINY_HRM)
+def test_mlflow_serves_it(tmp_path: Path) -> None:
+    tracker, _, sweep = logged(tmp_path, TEXT, TINY_HRM)
     address = address_of(tracker, sweep)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
