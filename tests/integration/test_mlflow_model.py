@@ -5,6 +5,7 @@ The sweep is written by hand around one real training.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -134,6 +135,7 @@ def test_mlflow_serves_it(tmp_path: Path) -> None:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", address, "--env-manager", "local"]
     environment = os.environ | {"MLFLOW_TRACKING_URI": tracker.uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where MLflow looks for its web server
     process = subprocess.Popen(
         [*command, "--host", "127.0.0.1", "--port", str(port)], env=environment, start_new_session=True
     )
@@ -158,5 +160,6 @@ def test_mlflow_serves_it(tmp_path: Path) -> None:
         )
         assert json.loads(answer)["predictions"] == own.to_dict("records")
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has ended itself
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -33,6 +33,8 @@ class Slow:
 
     def finish(self, record: SweepRecord, artifacts: list[Path]) -> None: ...
 
+    def log_best(self, record: SweepRecord, leaders: object) -> None: ...
+
     def run_id(self, key: str) -> str:
         return ""
 
