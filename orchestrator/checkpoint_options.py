@@ -83,6 +83,14 @@ def add_checkpoint_commands(commands: Any, add_command: AddCommand) -> None:
             "measure what halting by row saves, by thresholds that validation chooses",
         )
     )
+    _harness_options(
+        add_command(
+            inside,
+            "harness",
+            _of_folder("harnessing:score_checkpoint"),
+            "score a checkpoint on tasks of the lm-evaluation-harness",
+        )
+    )
     _states_options(
         add_command(
             inside,
@@ -103,6 +111,19 @@ def _folder_options(give: argparse.ArgumentParser) -> None:
     give.add_argument("--task", help="the recipe whose tokenizer goes with it (default: what it was trained on)")
     give.add_argument("--license", help="the weights' license, such as apache-2.0, for the model card")
     give.add_argument("--license-file", type=Path, metavar="FILE", help="its text, to go with them")
+
+
+def _harness_options(score: argparse.ArgumentParser) -> None:
+    score.add_argument("path", help="the folder of a checkpoint or of Transformers, a URI, hub:owner/name")
+    score.add_argument("--tasks", nargs="+", required=True, metavar="NAME", help="such as lambada_openai hellaswag")
+    score.add_argument("--include-path", type=Path, metavar="DIR", help="a folder with tasks of your own (YAML)")
+    score.add_argument("--limit", type=int, metavar="N", help="the first N examples of each task only: a try")
+    score.add_argument(
+        "--num-fewshot", type=int, metavar="N", help="so many examples before each (default: the task's)"
+    )
+    score.add_argument("--batch-size", type=int, default=8, metavar="N", help="texts at a time (default: 8)")
+    score.add_argument("--device", help="such as cpu or cuda:1 (default: a GPU where there is one)")
+    score.add_argument("--task", help="the recipe whose tokenizer it needs (default: what it was trained on)")
 
 
 def _report_options(report: argparse.ArgumentParser) -> None:

@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from hrm.huggingface.hrm_text import from_transformers, to_transformers, transformers_config
 from hrm.models.hrm_text import HRMText, HRMTextSpec
 from hrm.nn.attention import AttentionKernel
 from hrm.nn.draws import Draws
 from hrm.nn.gated import GatedAttention
 from hrm.tasks import TaskShape
-from hrm.huggingface.hrm_text import from_transformers, to_transformers, transformers_config
 
 transformers = pytest.importorskip("transformers", minversion="5.9")
 
