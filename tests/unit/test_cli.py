@@ -440,7 +440,7 @@ def test_wrong_checkpoints_end_with_2_and_a_way_out(run: Command, original: Path
             "damaged: is not an archive as torch.save writes it, or it is cut off. Give an intact file.",
         ),
         (["show", damaged], "is cut off. Give an intact file."),
-        (["import", good.parent], "is a folder, not a file"),
+        (["import", good.parent], "is no folder of a model: it has no config.json"),
         (["import", folder], "is a checkpoint of ours already. Use it as it is"),
         (["import", original], "is there already. Remove it, or give another --output."),
         (["import", original, "--output", good / "x"], "cannot be written: "),

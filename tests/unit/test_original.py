@@ -156,7 +156,7 @@ def test_the_configuration_beside_a_file_says_how_it_was_made_and_trained(tmp_pa
     spec, lineage = brought(path).manifest["spec"], brought(path).manifest["lineage"]
     model = spec.pop("model")
     assert (model["num_heads"], model["H_cycles"], model["L_cycles"]) == (4, 1, 5)
-    assert model["halting"] == {"rule": "q_with_target", "segments": 8, "exploration": 0.2}
+    assert model["halting"] == {"rule": "q_with_target", "segments": 8, "exploration": 0.2, "tolerance": 0.05}
     optimizer = {"kind": "adam_atan2", "learning_rate": 7e-5, "weight_decay": 1.0, "beta1": 0.9, "beta2": 0.95}
     assert spec == {
         "loss": "softmax",
