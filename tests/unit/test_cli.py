@@ -447,7 +447,7 @@ def test_wrong_checkpoints_end_with_2_and_a_way_out(run: Command, original: Path
         (["import", original, "--output", ours.parent / "step-00000000"], "is a folder of a trial"),
         (["import", original, "--config", "none.yaml"], "none.yaml: cannot be read"),
         (["show", good.parent / "none"], "there is no such file"),
-        (["show", good.parent], "is no whole checkpoint"),
+        (["show", good.parent], "is no folder of a model: it has no config.json"),
         (["export", original, "--output", "x"], "is no whole checkpoint"),
         (["export", folder, "--output", good], "is there already"),
         (["export", folder, "--output", good / "x"], "cannot be written: "),
