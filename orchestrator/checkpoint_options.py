@@ -172,13 +172,14 @@ def _configuration_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _of_folder(place: str) -> Command:
-    """The command at `place` with its path as a folder here, also where that is the URI of one in a store."""
+    """The command at `place` with its path as a checkpoint's folder here, also where that is the URI of one in a store,
+    or a sweep's trial: then its best one."""
     run = later(place)
 
     def command(options: argparse.Namespace) -> int:
-        from orchestrator.fetched import checkpoint_folder
+        from orchestrator.checkpoint_places import best_checkpoint
 
-        options.path = checkpoint_folder(options.path)
+        options.path = best_checkpoint(options.path)
         return run(options)
 
     return command
