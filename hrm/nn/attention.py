@@ -21,8 +21,9 @@ class Rotary(nn.Module):
 
     def __init__(self, head_size: int, length: int, theta: float) -> None:
         super().__init__()
-        frequencies = theta ** (-torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
-        angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
+        with torch.device("cpu"):  # also where a model is built on meta: there `arange` loads torch's compiler, seconds
+            frequencies = theta ** (-torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
+            angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
         self.register_buffer("tables", torch.stack((angles.cos(), angles.sin())), persistent=False)
 
     def forward(self, positions: Tensor) -> Tensor:
