@@ -19,6 +19,9 @@ from hrm.tasks import Answers
 if TYPE_CHECKING:
     from hrm.trial import TrialSpec
 
+_AT_ONCE = 16
+"""Texts that are continued together at least: a token of one costs nearly what it costs of as many."""
+
 
 class AskedModel:
     """See `hrm.tasks.Answer`."""
@@ -43,25 +46,27 @@ class AskedModel:
         """Of the dataset."""
         return self._trial.task.text_tokenizer(self._dataset.directory, self._dataset.manifest.vocabulary)
 
-    def continued(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+    def continued(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, prefix: Sequence[int] | None = None
+    ) -> list[list[int]]:
         """What it says after prompts, by the cached generator."""
         if self.tokenizer is None:
             raise ValueError(f"{self._trial.task.kind} has no tokenizer, so that no text of it can be continued")
         if not prompts:
             return []
-        mine = shares(len(prompts), self._context)
+        mine = shares(len(prompts), self._context).tolist()
         steps = generate(
             self._model,
-            [prompts[number] for number in mine.tolist()],
+            [prompts[number] for number in mine],
             max_new_tokens=max_new_tokens,
             end=self.tokenizer.end,
             segments=self._trial.model.halting_rule().segments,
             length=self._dataset.shape.sequence_length,
             sampling=Sampling(seed=self._trial.seed),
-            prefix=self._trial.task.prompts_whole,
+            prefix=self._trial.task.prompts_whole if prefix is None else [prefix[number] for number in mine],
             loss=self._trial.loss,
-            numbers=mine.tolist(),
-            batch_size=max(1, -(-self._trial.batch_size // self._context.world_size)),
+            numbers=mine,
+            batch_size=max(_AT_ONCE, -(-self._trial.batch_size // self._context.world_size)),
         )
         own = np.full((len(mine), max_new_tokens), -1, dtype=np.int32)
         for row, found in zip(own, continuations(self._with_signs_of_life(steps)), strict=True):

@@ -87,7 +87,7 @@ def generate(
     length: int,
     sampling: Sampling = GREEDY,
     state: StateRule = "reset",
-    prefix: bool = False,
+    prefix: bool | Sequence[int] = False,
     top: int = 0,
     loss: LossKind = "softmax",
     cached: bool = True,
@@ -97,9 +97,9 @@ def generate(
     """Continue prompts by a model that does not see the future; a step is given as soon as its tokens are known.
 
     end: the token after which a row is over; None: there is none. segments: of each pass. length: positions that the
-    model has. prefix: prompts are read as a whole by models that can. loss: which probabilities the model was trained
-    for. cached: of no effect under `carry`. numbers: of the rows, from which what is random is drawn (default: from 0).
-    batch_size: rows at once; the steps of a further batch come after the others'.
+    model has. prefix: prompts, or so many of their first tokens, are read as a whole by models that can. loss: which
+    probabilities the model was trained for. cached: of no effect under `carry`. numbers: of the rows, from which what
+    is random is drawn (default: from 0). batch_size: rows at once; the steps of a further batch come after the others'.
 
     Raises SpecError, before anything is computed, for prompts that are empty or too long, and for a state that the
     model does not have.
@@ -119,7 +119,7 @@ def generate(
                     segments=segments,
                     state=state,
                     cached=cached,
-                    prefix=prefix,
+                    prefix=prefix if isinstance(prefix, bool) else prefix[part],
                     seed=sampling.seed,
                     numbers=own[part],
                 )

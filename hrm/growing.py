@@ -36,12 +36,13 @@ class GrowingTexts:
         segments: int,
         state: StateRule = "reset",
         cached: bool = True,
-        prefix: bool = False,
+        prefix: bool | Sequence[int] = False,
         seed: int = 0,
         numbers: Sequence[int] | None = None,
     ) -> None:
-        """prefix: the prompts are read as a whole by models that can. seed, numbers [B]: what random starts are drawn
-        from; numbers (default: from 0) are the texts' own, so that no text depends on the others."""
+        """prefix: the prompts, or so many of their first tokens [B], are read as a whole by models that can. seed,
+        numbers [B]: what random starts are drawn from; numbers (default: from 0) are the texts' own, so that no text
+        depends on the others."""
         device = next(model.parameters()).device
         width = max(map(len, prompts))
         padded = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
@@ -50,7 +51,8 @@ class GrowingTexts:
         self._pads = torch.tensor([width - len(prompt) for prompt in prompts], device=device)
         self.numbers = torch.tensor(list(range(len(prompts)) if numbers is None else numbers), device=device)
         """[B] int64."""
-        self._prompt = width if prefix else None
+        whole = list(map(len, prompts)) if prefix is True else prefix
+        self._prefix = torch.tensor(whole, device=device) if whole else None
         self._carries = state == "carry"
         self._cache = KeyValueCache() if cached and not self._carries else None
         self._state: State = {}
@@ -79,6 +81,7 @@ class GrowingTexts:
     def keep(self, places: Tensor) -> None:
         """Let the other texts go; places: indices of those that stay, or a mask [B]."""
         self._tokens, self._pads, self.numbers = self._tokens[places], self._pads[places], self.numbers[places]
+        self._prefix = None if self._prefix is None else self._prefix[places]
         self._state = {name: z[places] for name, z in self._state.items()}
         if self._cache is not None:
             self._cache.keep(places)
@@ -100,8 +103,8 @@ class GrowingTexts:
         if self._pads.any():
             rows["documents"] = (self._places() >= 0).long()
             rows["positions"] = self._positions(start)
-        if self._prompt is not None:
-            rows["prefix_lengths"] = torch.full_like(self._pads, self._prompt)
+        if self._prefix is not None:
+            rows["prefix_lengths"] = self._pads + self._prefix
         return rows
 
     def _positions(self, start: int) -> Tensor:

@@ -7,17 +7,28 @@ likely token? Generated (`judge`): what does the model say on its own, given the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 import numpy as np
 
-from hrm.data.red_team_continuations import tokens_of, turn_of
 from hrm.data.red_team_turns import END, ITEMS, OPENING, ROLES, SPEAKERS
 from hrm.tasks import Answers, Sums
 
 NAMED_LATER = {"strategy": "strategy_accuracy", "tactic": "tactic_recall", "goal": "goal_accuracy"}
 """By sort of item, the metric of its mentions after the opening."""
+
+
+def turn_of(inputs: np.ndarray, vocabulary: list[str]) -> np.ndarray:
+    """Of each position the number of its turn, from 1."""
+    turns: np.ndarray = np.isin(inputs, tokens_of(ROLES, vocabulary)).cumsum(axis=1)
+    return turns
+
+
+def tokens_of(words: Mapping[str, str] | tuple[str, ...], vocabulary: list[str]) -> list[int]:
+    """The tokens of words, of those that train holds."""
+    wanted = set(words)
+    return [token for token, word in enumerate(vocabulary) if word in wanted]
 
 
 def named_later(answers: Answers, vocabulary: list[str]) -> Sums:

@@ -60,10 +60,13 @@ class Answer(Protocol):
         """What it says to rows of any number, given as columns."""
         ...
 
-    def continued(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, /) -> list[list[int]]:
+    def continued(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, prefix: Sequence[int] | None = None, /
+    ) -> list[list[int]]:
         """What it says after prompts: the most likely token, again and again, up to the end token, which is left out.
 
-        Only of a task with a tokenizer.
+        prefix: so many first tokens of each are read as a whole by models that can (default: all where
+        `TaskSpec.prompts_whole`, else none). Only of a task with a tokenizer.
         """
         ...
 

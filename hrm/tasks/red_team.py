@@ -21,7 +21,6 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from hrm.data.dataset import SPLITS, DatasetWriter, Rows
-from hrm.data.red_team_continuations import continue_openings
 from hrm.data.red_team_conversations import (
     RULES,
     Conversation,
@@ -32,7 +31,7 @@ from hrm.data.red_team_conversations import (
     encode_rows,
     ordered_triples,
 )
-from hrm.data.red_team_metrics import NAMED_LATER, judge, named_later
+from hrm.data.red_team_metrics import NAMED_LATER, judge, named_later, turn_of
 from hrm.data.red_team_tokenizer import conversation_tokenizer
 from hrm.data.red_team_turns import (
     END,
@@ -178,11 +177,18 @@ class RedTeamSpec(TaskSpec):
 
     def predictions(self, answer: Answer, rows: Rows, vocabulary: list[str]) -> pa.Table:
         """What the model says on its own after the opening turns (or the prompt, if longer) of EXAMINED rows, evenly
-        spread: `row`, `given` (words of the opening), `text` (all words)."""
+        spread: `row`, `given` (words of the opening), `text` (all words, with `<eos>` where it ends)."""
         chosen = np.linspace(0, len(rows) - 1, min(EXAMINED, len(rows))).astype(np.int64)
-        turns = max(OPENING, self.prompt_turns)
-        tokens, given = continue_openings(answer, rows.gather(chosen), turns, vocabulary)
-        texts = [" ".join(word for token in row if (word := vocabulary[token]) != PAD) for row in tokens.tolist()]
+        columns = rows.gather(chosen)
+        inputs, pad, end = columns["inputs"], vocabulary.index(PAD), vocabulary.index(END)
+        given = (turn_of(inputs, vocabulary) <= max(OPENING, self.prompt_turns)).sum(axis=1).tolist()
+        openings = [row[:count] for row, count in zip(inputs.tolist(), given, strict=True)]
+        prefix = columns["prefix_lengths"].tolist() if self.prompts_whole else None
+        longest = inputs.shape[1] + 1
+        texts = []
+        for opening, said in zip(openings, answer.continued(openings, longest, prefix), strict=True):
+            ended = [end] * (len(opening) + len(said) < longest)
+            texts.append(" ".join(vocabulary[token] for token in opening + said + ended if token != pad))
         return pa.table({"row": chosen, "given": given, "text": texts})
 
     def judge(self, predictions: pa.Table) -> dict[str, float]:

@@ -117,6 +117,17 @@ def test_a_prompt_that_is_read_as_a_whole_looks_forward() -> None:
     assert abs(before - after) > 1e-4
 
 
+def test_a_part_of_a_prompt_is_read_as_a_whole_as_in_a_row_that_says_so() -> None:
+    model, lengths = built(MODELS["hrm_text"].smoke()), [3, 1, 7, 0]
+    for cached in (True, False):
+        found = said(model, prefix=lengths, cached=cached)
+        for number, (prompt, prefix, own) in enumerate(zip(PROMPTS, lengths, found, strict=True)):
+            text = list(prompt)
+            for token in own.tokens:
+                assert token == int(last_logits(model, text, number, prefix).argmax())
+                text.append(token)
+
+
 def still(numbers: list[int]) -> Draws:
     return Draws(0, 0, torch.tensor(numbers), training=False)
 
@@ -125,10 +136,10 @@ def row_of(text: list[int]) -> dict[str, torch.Tensor]:
     return {"inputs": torch.tensor([text]), "puzzle_identifiers": torch.zeros(1, dtype=torch.int64)}
 
 
-def last_logits(model: Model, text: list[int], number: int) -> torch.Tensor:
+def last_logits(model: Model, text: list[int], number: int, prefix: int = 0) -> torch.Tensor:
     state = {name: z[:, : len(text)] for name, z in model.initial_state(1, still([number])).items()}
     with torch.no_grad():
         for _ in range(2):
-            output = model.segment(state, row_of(text), still([number]))
+            output = model.segment(state, {**row_of(text), "prefix_lengths": torch.tensor([prefix])}, still([number]))
             state = output.state
     return output.logits[0, -1].float()

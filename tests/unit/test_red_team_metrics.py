@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 
 from hrm.data.dataset import Dataset, build_dataset
-from hrm.data.red_team_continuations import continue_openings
 from hrm.data.red_team_turns import GOALS, ITEMS, OPENING, STRATEGIES, TACTICS
 from hrm.tasks import IGNORE, Answers
 from hrm.tasks.red_team import EXAMINED, RedTeamSpec
@@ -33,7 +31,7 @@ def whole_rows(dataset: Dataset, split: str = "test") -> tuple[dict[str, np.ndar
     stored = dataset.split(split)
     columns = stored.gather(np.arange(len(stored)))
     whole = np.pad(columns["inputs"], ((0, 0), (0, 1)))
-    whole[:, 1:] = np.where(columns["labels"] == IGNORE, 0, columns["labels"])
+    whole[:, 1:] = np.where(columns["labels"] == IGNORE, whole[:, 1:], columns["labels"])
     return columns, whole
 
 
@@ -42,19 +40,23 @@ def answers_of(columns: Mapping[str, np.ndarray], tokens: np.ndarray) -> Answers
 
 
 class Reciter:
-    """Knows the examined conversations by heart; `change` swaps its words after the opening."""
+    """Knows conversations [N, S + 1] by heart; `change` swaps its words after the opening."""
 
-    def __init__(self, dataset: Dataset, change: Change = str) -> None:
-        self.vocabulary, self.passes = dataset.manifest.vocabulary, 0
-        whole = whole_rows(dataset)[1][CHOSEN]
-        changed = np.array([self.vocabulary.index(change(word)) for word in self.vocabulary])
-        later = np.isin(whole, [self.vocabulary.index(f"<{r}>") for r in ("system", "user", "assistant")]).cumsum(1)
-        self.said = np.where(later > OPENING, changed[whole], whole)
+    def __init__(self, vocabulary: list[str], whole: np.ndarray, change: Change = str) -> None:
+        self.whole, self.end = whole.tolist(), vocabulary.index("<eos>")
+        changed = np.array([vocabulary.index(change(word)) for word in vocabulary])
+        self.said = changed[whole].tolist()
+        self.asked: list[tuple[list[list[int]], int, Sequence[int] | None]] = []
 
-    def __call__(self, columns: Mapping[str, np.ndarray]) -> Answers:
-        self.passes += 1
-        assert (columns["labels"] == IGNORE).all()
-        return answers_of(columns, self.said[:, 1:])
+    def continued(self, prompts: list[list[int]], most: int, prefix: Sequence[int] | None = None) -> list[list[int]]:
+        self.asked.append((prompts, most, prefix))
+        return [self._after(prompt, most) for prompt in prompts]
+
+    def _after(self, prompt: list[int], most: int) -> list[int]:
+        start = len(prompt)
+        row = next(n for n, tokens in enumerate(self.whole) if tokens[:start] == prompt)
+        said = self.said[row][start : start + most]
+        return said[: said.index(self.end)] if self.end in said else said
 
 
 def other(*sorts: tuple[str, ...]) -> Change:
@@ -64,7 +66,9 @@ def other(*sorts: tuple[str, ...]) -> Change:
 
 
 def examined(dataset: Dataset, change: Change = str) -> dict[str, float]:
-    return SPEC.judge(SPEC.predictions(Reciter(dataset, change), dataset.split("test"), dataset.manifest.vocabulary))
+    vocabulary: list[str] = dataset.manifest.vocabulary
+    model: Any = Reciter(vocabulary, whole_rows(dataset)[1], change)
+    return SPEC.judge(SPEC.predictions(model, dataset.split("test"), vocabulary))
 
 
 def test_a_perfect_model_gets_one_everywhere(dataset: Dataset) -> None:
@@ -106,63 +110,21 @@ def test_roles_out_of_order_are_not_well_formed(dataset: Dataset, change: dict[s
     assert examined(dataset, lambda word: change.get(word, word))["well_formed"] == 0.0
 
 
-def test_drafts_make_it_cheap(dataset: Dataset) -> None:
-    reciter = Reciter(dataset)
-    SPEC.predictions(reciter, dataset.split("test"), dataset.manifest.vocabulary)
-    assert reciter.passes <= 15  # of about 90 tokens
-
-
-def babble(seed: int, vocabulary_size: int, fluent: Mapping[tuple[int, ...], int]) -> Callable[..., Answers]:
-    """A causal model: what follows depends on the last three tokens; where `fluent` knows them, mostly as it says."""
-
-    def following(context: tuple[int, ...]) -> int:
-        drawn = zlib.crc32(repr((seed, context)).encode())
-        return fluent[context] if context in fluent and drawn % 10 else drawn % vocabulary_size
-
-    def answer(columns: Mapping[str, np.ndarray]) -> Answers:
-        said = [
-            [following(tuple(row[max(0, place - 2) : place + 1])) for place in range(len(row))]
-            for row in columns["inputs"].tolist()
-        ]
-        return answers_of(columns, np.array(said, dtype=np.int32))
-
-    return answer
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("turns", [2, 5])
-def test_what_comes_out_is_what_token_by_token_gives(dataset: Dataset, seed: int, turns: int) -> None:
-    columns, whole = whole_rows(dataset)
-    columns, whole = {name: values[:6] for name, values in columns.items()}, whole[:6]
-    vocabulary = dataset.manifest.vocabulary
-    roles = [vocabulary.index(f"<{role}>") for role in ("system", "user", "assistant")]
-    fluent = {tuple(row[n - 3 : n]): row[n] for row in whole.tolist() for n in range(3, len(row))}
-    answer = babble(seed, len(vocabulary), fluent)
-    text, given = continue_openings(answer, columns, turns, vocabulary)
-    for row, tokens in enumerate(text.tolist()):
-        expected = whole[row, : given[row]].tolist()
-        assert expected.count(roles[1]) + expected.count(roles[2]) + 1 == turns
-        while len(expected) < len(tokens) and vocabulary.index("<eos>") not in expected:
-            inputs = np.array([expected + [0] * (len(tokens) - len(expected))])[:, :-1]
-            expected.append(int(answer({"inputs": inputs}).tokens[0, len(expected) - 1]))
-        assert tokens == expected + [0] * (len(tokens) - len(expected))
-
-
-def test_a_longer_prompt_is_given_whole(tmp_path: Path) -> None:
-    spec = SPEC.model_copy(update={"prompt_turns": 4})
+@pytest.mark.parametrize("turns", [0, 1, 4])
+def test_openings_are_given_and_prompts_are_read_whole(tmp_path: Path, turns: int) -> None:
+    spec = SPEC.model_copy(update={"prompt_turns": turns})
     dataset = build_dataset(spec, tmp_path)
-    seen: list[np.ndarray] = []
-    stored, vocabulary = dataset.split("test"), dataset.manifest.vocabulary
-
-    def silent(columns: Mapping[str, np.ndarray]) -> Answers:
-        seen.append(columns["prefix_lengths"])
-        return answers_of(columns, np.full(columns["inputs"].shape, vocabulary.index("<eos>")))
-
-    assert spec.judge(spec.predictions(silent, stored, vocabulary))["well_formed"] == 0.0
-    chosen = stored.gather(CHOSEN)
-    _, given = continue_openings(silent, chosen, 4, vocabulary)
-    assert (given == chosen["prefix_lengths"]).all()
-    assert (seen[0] == given).all()
+    vocabulary, (columns, whole) = dataset.manifest.vocabulary, whole_rows(dataset)
+    model: Any = Reciter(vocabulary, whole)
+    found = spec.predictions(model, dataset.split("test"), vocabulary)
+    [(prompts, most, prefix)] = model.asked
+    roles = [vocabulary.index(f"<{role}>") for role in ("system", "user", "assistant")]
+    assert {sum(token in roles for token in prompt) for prompt in prompts} == {max(OPENING, turns)}
+    assert most == whole.shape[1]
+    assert prefix == (columns["prefix_lengths"][CHOSEN].tolist() if turns else None)
+    assert found["given"].to_pylist() == [len(prompt) for prompt in prompts]
+    for row, text in zip(CHOSEN, found["text"].to_pylist(), strict=True):
+        assert text == " ".join(vocabulary[token] for token in whole[row] if vocabulary[token] != "<pad>")
 
 
 def test_an_item_that_train_lacks_is_left_out(tmp_path: Path) -> None:
@@ -181,7 +143,8 @@ def test_an_item_that_train_lacks_is_left_out(tmp_path: Path) -> None:
             return {name: values[indices] for name, values in unknown.items()}
 
     few: Any = Few()
-    metrics = SPEC.judge(SPEC.predictions(lambda c: answers_of(c, rows[:, 1:]), few, vocabulary))
+    model: Any = Reciter(vocabulary, rows)
+    metrics = SPEC.judge(SPEC.predictions(model, few, vocabulary))
     assert [metrics[name] for name in GENERATED] == [1.0, 0.0, 1.0]
     assert metrics["coherence"] == 1.0
 
