@@ -22,9 +22,16 @@ from orchestrator.validation import check_built, with_data
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
 LIKE = {
     "arc_agi_2": "arc_agi_1",
+    "maze_hard": "small_puzzles",
+    "model_family": "small_puzzles",
     "red_team_campaign": "red_team_ablation",
+    "roberta_text": "hrm_for_text",
     "shakespeare": "hrm_for_text",
-    "sudoku_blackwell_smoke": "sudoku_cpu",
+    "sudoku_4x4": "small_puzzles",
+    "sudoku_blackwell_smoke": "small_puzzles",
+    "sudoku_cpu": "small_puzzles",
+    "sudoku_extreme": "small_puzzles",
+    "v9_sweep": "arc_agi_1",
 }
 HAVE_OWN_TESTS = {"text_adapt"}
 FIRST_STAGE, SECOND_STAGE = (
