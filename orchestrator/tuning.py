@@ -54,6 +54,11 @@ class LedgerSearcher(Searcher):
         """Tune pickles its searcher into a snapshot that nobody reads."""
         return {}
 
+    @property
+    def concurrency(self) -> int:
+        """How many trials may run at once now."""
+        return self._watch.concurrency
+
     @contextlib.contextmanager
     def committing(self) -> Generator[None]:
         """Around every call of the ledger."""
@@ -81,7 +86,7 @@ class LedgerSearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         self.look()  # where nothing runs, Tune asks here and calls nobody back
         with self.committing():
-            if self.broken or (len(self.ledger.live) >= self._watch.concurrency and not self.ledger.stopping):
+            if self.broken or (len(self.ledger.live) >= self.concurrency and not self.ledger.stopping):
                 return None
             job = self.ledger.next_job()
             if job is not None:
@@ -131,11 +136,18 @@ class LedgerScheduler(FIFOScheduler):
 
     def __init__(self, searcher: LedgerSearcher) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._searcher = searcher
+        self._searcher, self._kept = searcher, 0
 
     def __getstate__(self) -> dict[str, Any]:
         """As the searcher's."""
         return {}
+
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        """Let Tune keep all processes while trials wait for each other (a generation, a round of a population). It
+        would keep one, and start the others anew."""
+        wanted = self._searcher.concurrency
+        tune_controller._actor_cache.increase_max(trial.placement_group_factory, wanted - self._kept)
+        self._kept = wanted
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         if "report" not in result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,12 @@ def test_a_killed_driver_changes_no_decision_and_no_weight(undisturbed: Path, tm
 
 
 def test_members_take_over_weights_on_ray_train_workers_too(undisturbed: Path, tmp_path: Path) -> None:
-    run(*sweep(tmp_path), "--set", "resources.launcher=ray_train")
+    driver, slots = start(*sweep(tmp_path), "--set", "resources.launcher=ray_train"), set()
+    while driver.poll() is None:
+        slots |= {path.name for path in tmp_path.glob(f"sweeps/{NAME}/slots/*")}
+        time.sleep(0.5)
+    assert driver.returncode == 0, driver.communicate()
+    assert len(slots) == 2, "members that wait for each other leave their slots to others, warm"
     assert lineages(tmp_path) == lineages(undisturbed)
     assert numbers(tmp_path, NAME) == numbers(undisturbed, NAME)
     assert same_weights(tmp_path, undisturbed, NAME, NAME)

@@ -10,7 +10,6 @@ import signal
 import subprocess
 from pathlib import Path
 
-import pytest
 from command import command, kill, run, start, trials, wait_for
 from steady import SERVERS, TRIAL_TITLES, check_equal, family, finish, has_reports, sweep, titled, wait_until_gone
 from steady import workers as workers_of
@@ -67,13 +66,3 @@ def test_a_second_driver_on_one_sweep_is_refused_and_stop_ends_the_first(storage
     assert driver.wait(90) == 130
     assert {trial.state for trial in trials(storage, "steady").values()} == {"waiting"}
     assert list((storage / "sweeps/steady/trials/hrm-search-0000/attempts/1").glob("step-*"))
-
-
-@pytest.mark.slow
-def test_a_killed_ray_train_worker_costs_no_step(storage: Path, undisturbed: Path) -> None:
-    driver = start(*sweep(storage, "resources.launcher=ray_train"))
-    wait_for(lambda: has_reports(storage, "hrm-search-0000", 1))
-    os.kill(workers_of(driver)[0].pid, signal.SIGKILL)
-    finish(driver, seconds=300)
-    assert max(t.attempts for t in trials(storage, "steady").values()) == 2
-    check_equal(storage, undisturbed)

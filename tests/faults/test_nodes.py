@@ -29,10 +29,9 @@ def two_nodes() -> Iterator[Nodes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["in_process", "ray_train"])
-def test_nodes_die_and_come_back(storage: Path, undisturbed: Path, two_nodes: Nodes, launcher: str) -> None:
+def test_nodes_die_and_come_back(storage: Path, undisturbed: Path, two_nodes: Nodes) -> None:
     options = ("--address", two_nodes.address)
-    driver = start(*sweep(storage, f"resources.launcher={launcher}"), *options, environment=AUTHENTICATION)
+    driver = start(*sweep(storage, "resources.launcher=ray_train"), *options, environment=AUTHENTICATION)
     wait_for(lambda: has_reports(storage, "hrm-search-0000", 1), 150)
     two_nodes.ask("kill")
     two_nodes.ask("kill")

@@ -12,11 +12,10 @@ from steady import check_equal, finish, goes_on_where_it_was_saved, has_reports,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["in_process", "ray_train"])
 def test_a_worker_that_is_told_to_leave_saves_and_its_trial_goes_on_exactly_there(
-    storage: Path, undisturbed: Path, launcher: str
+    storage: Path, undisturbed: Path
 ) -> None:
-    driver = start(*sweep(storage, f"resources.launcher={launcher}", "resources.max_attempts=1"))
+    driver = start(*sweep(storage, "resources.launcher=ray_train", "resources.max_attempts=1"))
     key = "hrm-search-0000"
     wait_for(lambda: has_reports(storage, key, 1), 150)
     for worker in workers(driver):
