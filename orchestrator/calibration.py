@@ -195,7 +195,9 @@ class _Counting:
         self.counts.append(len(rows["inputs"]))
         return Answers(dict(rows), rows["inputs"], np.zeros(self.counts[-1]), None)
 
-    def continued(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+    def continued(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, prefix: Sequence[int] | None = None
+    ) -> list[list[int]]:
         """Nothing. A pass of one token costs far less than one of a row, and more than its share of it: sixteen of them
         are taken for a row."""
         self.counts += [len(prompts)] * (1 + max_new_tokens // 16)
