@@ -40,7 +40,7 @@ space:
   optimizer.learning_rate: {low: 1e-3, high: 1e-2, log: true}
 search:
   {trials: 4, generation: 2, deterministic: true, pruner: {kind: successive_halving, first_rung: 2}}
-budget: {axis: steps, amount: 32}
+budget: {axis: steps, amount: 48}
 replicas: {seeds: 2}
 """
 

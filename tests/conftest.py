@@ -42,7 +42,7 @@ class ClustersApart(LoadScopeScheduling):  # type: ignore[misc]
     def _split_scope(self, nodeid: str) -> str:
         place = nodeid.split("::")[0]
         clusters = ("tests/end_to_end/", "tests/faults/", "tests/integration/")
-        return "clusters" if place.startswith(clusters) else place
+        return "clusters" if place.startswith(clusters) and place != "tests/end_to_end/test_learning.py" else place
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ClustersApart:

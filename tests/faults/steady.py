@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import psutil
-from command import check_mlflow, numbers, reports_of, same_weights, wait_for
+from command import check_mlflow, numbers, reports_of, same_weights, trials, wait_for
 
 TRIAL_TITLES = ("ray::TrialProcess", "ray::ResourceTrainable")
 """What Ray calls a process in which trials train: between two calls, and in one."""
@@ -33,6 +33,12 @@ def check_equal(storage: Path, undisturbed: Path) -> None:
 def has_reports(storage: Path, key: str, count: int) -> bool:
     """Whether a trial has given so many reports."""
     return bool(reports_of(storage, "steady", key) >= count)
+
+
+def both_at_work(storage: Path) -> bool:
+    """Whether two trials are in the middle of their training now."""
+    running = [key for key, trial in trials(storage, "steady").items() if trial.state == "running"]
+    return sum(1 <= reports_of(storage, "steady", key) < 4 for key in running) == 2
 
 
 def family(driver: subprocess.Popen[str]) -> list[psutil.Process]:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from command import run, start, trials, wait_for
 from nodes import AUTHENTICATION, Nodes
-from steady import check_equal, finish, goes_on_where_it_was_saved, has_reports, sweep, titled
+from steady import both_at_work, check_equal, finish, goes_on_where_it_was_saved, has_reports, sweep, titled
 
 from orchestrator.view import waited_for
 
@@ -118,7 +118,7 @@ def reachable() -> bool:
 @pytest.mark.slow
 def test_a_node_that_is_cut_off_the_network_costs_no_step(storage: Path, undisturbed: Path, cut_cluster: str) -> None:
     driver = start(*sweep(storage), "--address", cut_cluster, environment=AUTHENTICATION)
-    wait_for(lambda: has_reports(storage, "hrm-search-0000", 1), 150)  # the first of them: both nodes are at work
+    wait_for(lambda: both_at_work(storage), 150)
     ip(f"link set {SPACE} down")
     finish(driver, seconds=300)
     assert max(trial.attempts for trial in trials(storage, "steady").values()) == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from command import kill, start, trials, wait_for
-from steady import check_equal, finish, goes_on_where_it_was_saved, has_reports, sweep, workers
+from steady import both_at_work, check_equal, finish, goes_on_where_it_was_saved, has_reports, sweep, workers
 
 
 @pytest.mark.slow
@@ -16,8 +16,7 @@ def test_a_worker_that_is_told_to_leave_saves_and_its_trial_goes_on_exactly_ther
     storage: Path, undisturbed: Path
 ) -> None:
     driver = start(*sweep(storage, "resources.launcher=ray_train", "resources.max_attempts=1"))
-    key = "hrm-search-0000"
-    wait_for(lambda: has_reports(storage, key, 1), 150)
+    wait_for(lambda: both_at_work(storage), 150)
     for worker in workers(driver):
         worker.send_signal(signal.SIGTERM)
     finish(driver, seconds=300)  # with max_attempts=1 a loss would have failed the trial

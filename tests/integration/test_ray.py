@@ -63,9 +63,8 @@ def test_two_workers_give_the_losses_of_one(in_process: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["in_process", "ray_train"])
-def test_a_process_of_its_own_for_each_trial_changes_nothing(in_process: Path, tmp_path: Path, launcher: str) -> None:
-    alone = sweep(tmp_path, launcher, f"resources.launcher={launcher}", "resources.isolation=process")
+def test_a_process_of_its_own_for_each_trial_changes_nothing(in_process: Path, tmp_path: Path) -> None:
+    alone = sweep(tmp_path, "alone", "resources.launcher=ray_train", "resources.isolation=process")
     assert numbers(alone, "one") == numbers(in_process, "one")
 
 
