@@ -22,11 +22,13 @@ from orchestrator.validation import check_built, with_data
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
 LIKE = {
     "arc_agi_2": "arc_agi_1",
+    "hrm_for_text": "text_stages_pretrain",
     "maze_hard": "small_puzzles",
     "model_family": "small_puzzles",
-    "red_team_campaign": "red_team_ablation",
-    "roberta_text": "hrm_for_text",
-    "shakespeare": "hrm_for_text",
+    "red_team_ablation": "text_adapt",
+    "red_team_campaign": "text_adapt",
+    "roberta_text": "text_stages_pretrain",
+    "shakespeare": "text_stages_pretrain",
     "sudoku_4x4": "small_puzzles",
     "sudoku_blackwell_smoke": "small_puzzles",
     "sudoku_cpu": "small_puzzles",

@@ -91,7 +91,7 @@ def test_random_kills_of_worker_driver_and_raylet_change_nothing(storage: Path, 
 
 @pytest.mark.slow
 def test_random_kills_of_one_of_two_workers_change_nothing(storage: Path, undisturbed_pair: Path) -> None:
-    killed = disturb(storage, TWO_WORKERS, seed=8, kills=4)
+    killed = disturb(storage, TWO_WORKERS, seed=8, kills=3)
     assert "worker" in killed
     check_equal(storage, undisturbed_pair)
 
