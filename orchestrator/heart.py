@@ -74,11 +74,12 @@ class Heart:
             faulthandler.dump_traceback_later(self._hang_seconds, exit=True, file=self._log)
 
     def leave_on_sigterm(self) -> None:
-        """Handle SIGTERM from now on (main thread only). A process that is not at work ends as before."""
+        """Handle SIGTERM from now on (main thread only). A process that has no attempt ends as before; one that waits
+        for the driver between two reports has one."""
         before = signal.getsignal(signal.SIGTERM)
 
         def told(number: int, frame: FrameType | None) -> None:
-            if self._at_work:
+            if self._at_work or self._subject[0]:
                 self.told = "leave"
             elif callable(before):
                 before(number, frame)

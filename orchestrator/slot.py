@@ -198,6 +198,7 @@ def work(config: dict[str, Any]) -> None:
             answer = ray.get(mailbox.post.remote(last, event)) if rank == 0 else False
             go_on = context.agree(answer)
         reports.close()
+        HEART.drop()
         if context.any(HEART.told == "leave"):
             raise PreemptedError("a worker was told to leave, and the trial has saved")  # and a new group begins
         if context.device.type == "cuda":

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from command import kill, start, trials, wait_for
 from steady import both_at_work, check_equal, finish, goes_on_where_it_was_saved, has_reports, sweep, workers
+
+TOLD = """\
+import os, signal, sys
+from pathlib import Path
+from orchestrator.heart import HEART
+
+HEART.leave_on_sigterm()
+HEART.take("x", 1, 0, None, Path(sys.argv[1]))
+os.kill(os.getpid(), signal.SIGTERM)  # between two reports
+print(HEART.told)
+HEART.drop()
+os.kill(os.getpid(), signal.SIGTERM)
+print("still here")
+"""
+
+
+def test_sigterm_asks_a_process_with_an_attempt_to_leave_and_ends_one_without(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TOLD, tmp_path / "log.txt"], capture_output=True, text=True, timeout=50
+    )
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "leave\n"), done.stderr
 
 
 @pytest.mark.slow
