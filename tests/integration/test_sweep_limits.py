@@ -56,7 +56,7 @@ def test_a_sweep_that_has_spent_its_limit_stops_cleanly_and_goes_on_with_a_highe
     assert any(record.state == "waiting" and record.attempts == 1 for record in first.values())
     found = report(storage, "costs")
     assert not found["finished"]
-    assert 5 <= found["spent"]["cost"] < 15
+    assert 5 <= found["spent"]["cost"] < expected  # of two trials at a time, far less than the whole
     status = run("status", "costs", "--storage", storage)
     assert "limits.cost is reached" in status
 
