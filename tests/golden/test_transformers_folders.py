@@ -225,6 +225,9 @@ def test_a_folder_that_transformers_made_from_nothing_is_read(tmp_path: Path) ->
     )
     torch.manual_seed(0)
     written = transformers.HrmTextForCausalLM(config).eval()
+    with torch.no_grad():  # as drawn, they magnify roundings to 2e-5
+        for name, parameter in written.named_parameters():
+            parameter.mul_(0.5 if "layers" in name else 1.0)
     written.save_pretrained(tmp_path)
     back = read_transformers(tmp_path)
     spec = back.manifest["spec"]["model"]

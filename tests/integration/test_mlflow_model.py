@@ -67,9 +67,10 @@ def logged(storage: Path, task: dict[str, Any], model: dict[str, Any]) -> tuple[
     return tracker, leader, sweep
 
 
-def address_of(tracker: MlflowTracker, sweep: Path) -> str:
+def address_of(tracker: MlflowTracker, sweep: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where MLflow's functions, which know a global address alone, find the sweep's model."""
     parent, _ = runs_of(tracker.uri, sweep)
-    mlflow.set_tracking_uri(tracker.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
     return str(parent.data.tags["best_model.text"])
 
 
@@ -80,10 +81,10 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
 
 
 def test_a_text_model_says_what_generate_says_and_is_made_once(
-    storage: Path, capsys: pytest.CaptureFixture[str]
+    storage: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker, leader, sweep = logged(storage, TEXT, TINY_HRM)
-    model = mlflow.pyfunc.load_model(address_of(tracker, sweep))
+    model = mlflow.pyfunc.load_model(address_of(tracker, sweep, monkeypatch))
     how = {"max_new_tokens": 8, "temperature": 0.7, "top_p": 0.9, "seed": 3}
     answer = model.predict(pandas.DataFrame({"prompt": PROMPTS}), params=how)
     options = [word for name, value in how.items() for word in (f"--{name.replace('_', '-')}", value)]
@@ -110,9 +111,13 @@ def test_a_text_model_says_what_generate_says_and_is_made_once(
     assert not [name for name in files if name.endswith((".pkl", ".pickle", ".bin"))]
 
 
-def test_a_puzzle_model_solves_as_solve_does(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_puzzle_model_solves_as_solve_does(
+    storage: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     tracker, leader, sweep = logged(storage, SUDOKU, PUZZLE_HRM)
-    answer = mlflow.pyfunc.load_model(address_of(tracker, sweep)).predict(pandas.DataFrame({"puzzle": [GRID]}))
+    answer = mlflow.pyfunc.load_model(address_of(tracker, sweep, monkeypatch)).predict(
+        pandas.DataFrame({"puzzle": [GRID]})
+    )
     [ours] = said(capsys, "solve", leader.checkpoint, GRID, "--storage", storage)["puzzles"]
     assert answer["solution"].tolist() == ["\n".join(ours["answer"])]
     assert answer["segments"].tolist() == [ours["segments"]]
@@ -127,14 +132,14 @@ def test_a_tracker_that_wants_no_model_gets_none(storage: Path) -> None:
 
 
 @pytest.mark.slow
-def test_mlflow_serves_it(tmp_path: Path) -> None:
+def test_mlflow_serves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracker, _, sweep = logged(tmp_path, TEXT, TINY_HRM)
-    address = address_of(tracker, sweep)
+    address = address_of(tracker, sweep, monkeypatch)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", address, "--env-manager", "local"]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": tracker.uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where MLflow looks for its web server
     process = subprocess.Popen(
         [*command, "--host", "127.0.0.1", "--port", str(port)], env=environment, start_new_session=True
