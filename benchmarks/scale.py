@@ -26,7 +26,7 @@ from ray import tune
 
 from benchmarks.trivial import EXPERIMENT, TrivialTrial, events
 from hrm.records import Report, TrialResult, read_reports
-from orchestrator.cluster.connect import Cluster
+from orchestrator.cluster.connect import Cluster, Where
 from orchestrator.experiment import load_experiment
 from orchestrator.jobs import Job
 from orchestrator.ledger import Ledger
@@ -107,7 +107,7 @@ def sweep_of(
     experiment = load_experiment(path, [f"search.trials={trials // 2}", *overrides])
     watch = _Watch()
     with patch.multiple("orchestrator.sweep", **replaced):
-        outcome = run_sweep(experiment, folder, address, watch)
+        outcome = run_sweep(experiment, folder, Where(address), watch)
     return outcome, watch.counting, watch.seconds, watch.concurrency
 
 

@@ -41,11 +41,15 @@ class Sampling:
             problems.append(Problem("temperature", f"must be >= 0 and finite, got {self.temperature}", way_out))
         if not 0.0 < self.top_p <= 1.0:
             problems.append(Problem("top_p", f"must be > 0 and <= 1, got {self.top_p}", "Give 1 for every token"))
+        if not 0 <= self.seed < 2**63:
+            problems.append(Problem("seed", f"must be >= 0 and < 2^63, got {self.seed}", "Give another one"))
         if problems:
             raise SpecError(*problems)
 
 
 GREEDY = Sampling()
+_COLDEST = 1e-30
+"""Still a number in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +176,8 @@ def _chosen(logs: Tensor, sampling: Sampling, draws: Draws) -> Tensor:
     """[B] tokens from log-probabilities [B, V]."""
     if sampling.temperature == 0.0:
         return logs.argmax(-1)
-    shares, order = (logs / sampling.temperature).softmax(-1).sort(descending=True, stable=True)
+    best = logs.max(-1, keepdim=True).values  # subtracted first: divided by a small temperature it would be infinite
+    shares, order = ((logs - best) / max(sampling.temperature, _COLDEST)).softmax(-1).sort(descending=True, stable=True)
     reached = shares.cumsum(-1)
     kept = reached - shares < sampling.top_p
     kept[:, 0] = True

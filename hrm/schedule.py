@@ -45,7 +45,8 @@ class ScheduleSpec(Spec):
             return spent / self.warmup_fraction
         if self.kind == "constant":
             return 1.0
-        after = (spent - self.warmup_fraction) / (1.0 - self.warmup_fraction)
+        begun = self.warmup_fraction or spent * self.warmup_steps / step
+        after = (spent - begun) / (1.0 - begun) if begun < 1.0 else 0.0
         if self.kind == "cosine_restarts":
             after = self._place_in_period(after)
         return self.floor_fraction + (1.0 - self.floor_fraction) * 0.5 * (1.0 + math.cos(math.pi * min(after, 1.0)))

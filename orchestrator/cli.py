@@ -84,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--store", help="where checkpoints, data and copies of the log go too: a path, or such as "
                        "s3://bucket/prefix (default: nowhere; the storage is all there is)")  # fmt: skip
     sweep.add_argument("--nodes", type=int, default=1, help="wait until the cluster at --address has so many")
+    sweep.add_argument("--no-dashboard", action="store_false", dest="dashboard",
+                       help="do not start a Ray dashboard with our own cluster: some seconds less")  # fmt: skip
     sweep.add_argument("--dry-run", action="store_true",
                        help="measure some steps of every arm, say what the sweep will take, run nothing")  # fmt: skip
 
@@ -141,17 +143,19 @@ def _experiment_options(parser: argparse.ArgumentParser, required: bool = True) 
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    from orchestrator.cluster.connect import Where
     from orchestrator.experiment import load_experiment
     from orchestrator.progress import view_for
     from orchestrator.sweep import run_sweep
 
     experiment = load_experiment(options.experiment, options.overrides, options.smoke, options.name, options.storage)
+    where = Where(options.address, options.nodes, options.dashboard)
     if options.dry_run:
         from orchestrator.dry_run import dry_run
 
-        return dry_run(experiment, options)
+        return dry_run(experiment, where, options)
     view = view_for(options.json)
-    outcome = run_sweep(experiment, options.storage, options.address, view, options.nodes, options.store)
+    outcome = run_sweep(experiment, options.storage, where, view, options.store)
     report = outcome.report.to_json()
     if options.json:
         print(report)

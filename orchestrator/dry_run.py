@@ -23,7 +23,7 @@ from hrm.errors import InfrastructureError, Problem, SpecError
 from hrm.remote import Archive
 from hrm.trial import TrialSpec
 from orchestrator.calibration import Bench, Calibration, calibrate
-from orchestrator.cluster.connect import connect
+from orchestrator.cluster.connect import Where, connect
 from orchestrator.experiment import Arm, Experiment, ExperimentSpec
 from orchestrator.forecast import ArmForecast, Forecast, Start, assemble, in_words
 from orchestrator.resources import Resources
@@ -35,27 +35,27 @@ CONFIGURATIONS = 3
 """How many configurations of an arm with a search space are measured, drawn at random from it."""
 
 
-def dry_run(experiment: Experiment, options: argparse.Namespace) -> int:
+def dry_run(experiment: Experiment, where: Where, options: argparse.Namespace) -> int:
     """The command; gives its exit code."""
     data_root = options.storage.resolve() / "data"
     experiment = with_data(experiment, data_root)
     check_built(experiment, data_root)
     if options.store:
         publish(experiment, SweepStore(options.storage, experiment.name, Archive(options.store)))
-    found = forecast(experiment, data_root, options)
+    found = forecast(experiment, data_root, where, options.store or "")
     print(json.dumps(asdict(found)) if options.json else "\n".join(in_words(found, experiment.spec)))
     return 0
 
 
-def forecast(experiment: Experiment, data_root: Path, options: argparse.Namespace) -> Forecast:
+def forecast(experiment: Experiment, data_root: Path, where: Where, store: str) -> Forecast:
     """Measure every arm. Raises SpecError for an arm that does not train, InfrastructureError where Ray fails."""
     began = time.monotonic()
     try:
-        with connect(options.address, min_nodes=options.nodes) as cluster:
+        with connect(where) as cluster:
             connected = time.monotonic() - began
             resources = experiment.spec.resources.resolved(cluster.nodes)
             concurrency = resources.concurrency(cluster.nodes)
-            arms, process = _measured(experiment, data_root, resources, options.store or "")
+            arms, process = _measured(experiment, data_root, resources, store)
     except (ConnectionError, RayError) as error:
         raise InfrastructureError(f"the Ray cluster failed: {error}") from error
     return assemble(experiment.spec, arms, resources, concurrency, Start(connected, process))

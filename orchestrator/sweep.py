@@ -22,7 +22,7 @@ from hrm.provenance import code_version, environment
 from hrm.remote import Archive
 from hrm.tasks import TaskSpec
 from orchestrator.changes import check_changes
-from orchestrator.cluster.connect import connect
+from orchestrator.cluster.connect import OWN, Where, connect
 from orchestrator.disk import check_disk
 from orchestrator.experiment import Experiment
 from orchestrator.fetched import checkpoint_folder, sweep_with_rows
@@ -67,9 +67,8 @@ class SweepOutcome:
 def run_sweep(
     experiment: Experiment,
     storage: Path,
-    address: str | None = None,
+    where: Where = OWN,
     view: View | None = None,
-    min_nodes: int = 1,
     store_uri: str | None = None,
 ) -> SweepOutcome:
     """Run or resume a sweep. Raises SpecError (nothing was run), InfrastructureError (the cluster failed)."""
@@ -94,7 +93,7 @@ def run_sweep(
         if not ledger.is_complete() and not gave_up:
             view.noticed(ledger.meter.outlook(ledger.records.values(), ledger.planned_trials))
             with stop_on_signals(store.request_stop):
-                gave_up = _run(ledger, store, (address, min_nodes), view, [t.ui_command for t in trackers])
+                gave_up = _run(ledger, store, where, view, [t.ui_command for t in trackers])
             ledger.keeping.sweep(ledger.lines)
         clock.write(finished=ledger.is_complete())
         store.commit()
@@ -213,13 +212,12 @@ class _Clock:
             mirror.changed_sweep()
 
 
-def _run(ledger: Ledger, store: SweepStore, where: tuple[str | None, int], view: View, ui_commands: list[str]) -> str:
+def _run(ledger: Ledger, store: SweepStore, where: Where, view: View, ui_commands: list[str]) -> str:
     """Run jobs on Ray until nothing is left or the sweep is stopped. Gives the reason if it gave up."""
     view.waiting("Starting Ray")
     try:
-        address, min_nodes = where
         with (
-            connect(address, store.stop_file.exists, min_nodes) as cluster,
+            connect(where, store.stop_file.exists) as cluster,
             stop_on_signals(store.request_stop),  # again: Ray has put its own handler of SIGTERM in the place of ours
             exporting(ledger),
         ):

@@ -46,6 +46,8 @@ def export_folder(checkpoint: Checkpoint, options: argparse.Namespace) -> int:
     print(f"{options.output}: {facts['class']}, {facts['dtype']}, {len(facts['files'])} files, {size:.1f} MiB")
     if not facts["tokenizer"]:
         print("without a tokenizer: the checkpoint does not say which text it is for; --task RECIPE does")
+    if facts["loss"] != "softmax":
+        print(f"trained for {facts['loss']}: greedy generation is right there, but Transformers samples by softmax")
     if facts["license"] == UNKNOWN:
         print("its card says that the license is unknown: --license NAME, --license-file FILE")
     return 0

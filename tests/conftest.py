@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -27,6 +28,12 @@ from hrm.trial import TrialSpec
 TINY_HRM = {"kind": "hrm", "hidden_size": 16, "num_heads": 2, "H_layers": 1, "L_layers": 1, "causal": True}
 TINY_TRANSFORMER = {"kind": "transformer", "hidden_size": 16, "num_heads": 2, "num_layers": 2, "causal": True}
 MakeTrial = Callable[..., TrialSpec]
+CLUSTERS = (
+    "tests/end_to_end/",
+    "tests/faults/",
+    *(f"tests/integration/test_{name}.py" for name in ("ray", "standing_cluster", "sweep_limits", "watching")),
+)
+"""The tests that start Ray."""
 
 
 def pytest_configure() -> None:
@@ -36,13 +43,21 @@ def pytest_configure() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts clusters comes first: it takes longest, and the rest is spread over who is free."""
+    items.sort(key=lambda item: _scope(item.nodeid) != "clusters")
+
+
+def _scope(nodeid: str) -> str:
+    place = nodeid.split("::")[0]
+    return "clusters" if place.startswith(CLUSTERS) and place != "tests/end_to_end/test_learning.py" else place
+
+
 class ClustersApart(LoadScopeScheduling):  # type: ignore[misc]
-    """What starts clusters and servers runs in one process, test after test, beside the rest, which goes by files."""
+    """What starts clusters runs in one process, test after test, beside the rest, which goes by files."""
 
     def _split_scope(self, nodeid: str) -> str:
-        place = nodeid.split("::")[0]
-        clusters = ("tests/end_to_end/", "tests/faults/", "tests/integration/")
-        return "clusters" if place.startswith(clusters) and place != "tests/end_to_end/test_learning.py" else place
+        return _scope(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ClustersApart:
@@ -106,7 +121,8 @@ def _nothing_is_left_running() -> Iterator[None]:
     for driver in command.STARTED:
         if driver.poll() is None:
             for process in [*psutil.Process(driver.pid).children(recursive=True), psutil.Process(driver.pid)]:
-                process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):  # it ends when it has lost its Ray
+                    process.kill()
             driver.wait()
     command.STARTED.clear()
 

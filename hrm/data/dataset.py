@@ -181,8 +181,8 @@ def build_dataset(spec: TaskSpec, root: Path, progress: BuildProgress | None = N
 
 def open_dataset(spec: TaskSpec, root: Path) -> Dataset:
     """Open what `build_dataset` made. Raises SpecError if it is not there, damaged, of another recipe or other rows."""
-    recipe = spec.identified().recipe()
-    directory = _directory(recipe, root)
+    spec = spec.identified()
+    recipe, directory = spec.recipe(), _directory(spec, root)
     if not directory.is_dir():
         raise SpecError(Problem(str(directory), "the dataset is not built", "Build it first (`data build`)"))
     manifest = DatasetManifest.read(directory)
@@ -191,7 +191,7 @@ def open_dataset(spec: TaskSpec, root: Path) -> Dataset:
     if spec.fingerprint not in (None, manifest.fingerprint):
         rule = f"must have the fingerprint {spec.fingerprint}, as the recipe says, got {manifest.fingerprint}"
         raise damaged(directory / MANIFEST, rule)
-    dataset = Dataset(directory, manifest, recipe.model_copy(update={"fingerprint": manifest.fingerprint}))
+    dataset = Dataset(directory, manifest, spec.model_copy(update={"fingerprint": manifest.fingerprint}))
     dataset.verify_sizes()
     return dataset
 

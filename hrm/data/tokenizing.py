@@ -37,6 +37,8 @@ class TextTokenizer:
 
     def __init__(self, backend: Tokenizer, begin: int | None, end: int, pad: int, unknown: int | None = None) -> None:
         backend.encode_special_tokens = True  # what a text writes like a special token is text
+        backend.no_truncation()  # folders keep the cuts of a fine-tuning, which are none of the text's
+        backend.no_padding()
         words = backend.get_vocab(with_added_tokens=True)
         self.begin, self.end, self.pad, self.unknown = begin, end, pad, unknown
         self.opening = [] if begin is None else [begin]

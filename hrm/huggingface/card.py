@@ -22,6 +22,7 @@ def model_card(manifest: dict[str, Any], class_name: str, tokenized: bool, expor
         _what(manifest, export),
         _loading(class_name, tokenized),
         _prompts(class_name, export),
+        _probabilities(manifest),
         _section("Data", _data(manifest)),
         _section("Metrics", _metrics(manifest)),
         _section("Training", _training(manifest)),
@@ -78,6 +79,15 @@ def _prompts(class_name: str, export: Export) -> str:
 inputs["token_type_ids"] = inputs["attention_mask"].clone()
 model.generate(**inputs)
 ```
+"""
+
+
+def _probabilities(manifest: dict[str, Any]) -> str:
+    loss = manifest["spec"].get("loss", "softmax")
+    if loss == "softmax":
+        return ""
+    return f"""It was trained for the probabilities of {loss}, not for the softmax of its logits. The most likely token is
+the same; what Transformers samples, and the losses and perplexities that it computes, are not those of the training.
 """
 
 

@@ -31,6 +31,8 @@ OWN_TYPE, OWN_CLASS, PREFIX = "hrm_orchestrator", "HrmForCausalLM", "network."
 """Of config.json and of the tensors' names, where the class is ours."""
 EMBEDDING = ("embed_tokens.embedding_weight", "embed_tokens.weight")
 """The one tensor with another name there: ours, theirs."""
+LOSS_KEY = "trained_loss"
+"""Where config.json says which probabilities the model was trained for, if those are not the softmax of its logits."""
 Which = Literal["ema", "raw"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -76,6 +78,7 @@ def export_transformers(export: Export, output: Path) -> dict[str, Any]:
         "dtype": export.dtype,
         "tokenizer": TOKENIZER_FILE in files,
         "license": export.license,
+        "loss": trained_loss(export),
     }
 
 
@@ -103,11 +106,11 @@ def _files(spec: ModelSpec, export: Export) -> dict[str, bytes]:
     kept = export.checkpoint.model if export.weights == "raw" else export.checkpoint.evaluation_weights
     dtype: torch.dtype = getattr(torch, export.dtype)
     weights = {name: value.to(dtype) if value.is_floating_point() else value for name, value in kept.items()}
-    ids = _token_ids(export.tokenizer)
+    ids = _token_ids(export)
     generation = {**ids, "max_length": export.shape.sequence_length, "use_cache": True}
     files = {
         "model.safetensors": save(named_there(spec, weights), {"format": "pt"}),
-        "config.json": _json({**config_of(spec, export.shape), **ids, "dtype": export.dtype}),
+        "config.json": _json({**config_of(spec, export.shape), **ids, **_loss(export), "dtype": export.dtype}),
         "generation_config.json": _json(generation),
     }
     tokenizer = export.tokenizer and tokenizer_files(export.tokenizer, export.shape.sequence_length)
@@ -151,6 +154,7 @@ def tokenizer_files(tokenizer: TextTokenizer, longest: int) -> dict[str, bytes]:
         "model_input_names": ["input_ids", "attention_mask"],
         "padding_side": "left",
         "clean_up_tokenization_spaces": False,
+        "split_special_tokens": True,
     }
     return {TOKENIZER_FILE: json.dumps(stored, ensure_ascii=False).encode(), CONFIG_FILE: _json(config)}
 
@@ -168,10 +172,35 @@ def _opening(tokenizer: TextTokenizer) -> dict[str, Any] | None:
     return made
 
 
-def _token_ids(tokenizer: TextTokenizer | None) -> dict[str, Any]:
-    if tokenizer is None:
-        return {}
-    return {"bos_token_id": tokenizer.begin, "eos_token_id": tokenizer.end, "pad_token_id": tokenizer.pad}
+def _token_ids(export: Export) -> dict[str, Any]:
+    """What Transformers ends a text with, and pads it with."""
+    if export.tokenizer is not None:
+        ends = {"bos": export.tokenizer.begin, "eos": export.tokenizer.end, "pad": export.tokenizer.pad}
+    elif export.tokenizer_files is not None and CONFIG_FILE in export.tokenizer_files:
+        ends = _ids_in(export.tokenizer_files)
+    else:
+        ends = {}
+    return {f"{name}_token_id": token for name, token in ends.items()}
+
+
+def _ids_in(files: Mapping[str, bytes]) -> dict[str, int | None]:
+    """By the tokens' names in a tokenizer's files; a name is a text, or an object with it as `content`."""
+    from tokenizers import Tokenizer
+
+    backend, config = Tokenizer.from_buffer(files[TOKENIZER_FILE]), json.loads(files[CONFIG_FILE])
+    names = {name: config.get(f"{name}_token") for name in ("bos", "eos", "pad")}
+    words = {name: word.get("content") if isinstance(word, dict) else word for name, word in names.items()}
+    return {name: backend.token_to_id(word) for name, word in words.items() if word is not None}
+
+
+def _loss(export: Export) -> dict[str, Any]:
+    loss = trained_loss(export)
+    return {} if loss == "softmax" else {LOSS_KEY: loss}
+
+
+def trained_loss(export: Export) -> str:
+    """Which probabilities the model was trained for."""
+    return str(export.checkpoint.manifest["spec"].get("loss", "softmax"))
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

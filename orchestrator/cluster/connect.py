@@ -49,6 +49,22 @@ _OBJECT_STORE_BYTES = 100 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
+class Where:
+    """The cluster that is asked for."""
+
+    address: str | None = None
+    """Of a standing cluster. None: one of our own, on 127.0.0.1, gone with the driver."""
+    nodes: int = 1
+    """A standing cluster that is only starting up is given a while to have so many; then what there is has to do."""
+    dashboard: bool = True
+    """Whether a cluster of our own has one; it takes some seconds to start."""
+
+
+OWN = Where()
+"""A cluster of our own."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """A connected cluster."""
 
@@ -64,17 +80,14 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def connect(
-    address: str | None, stopping: Callable[[], bool] = lambda: False, min_nodes: int = 1
-) -> Generator[Cluster]:
-    """Connect, and disconnect at the end. `address` None: a cluster of our own, on 127.0.0.1, gone with the driver.
-
-    A standing cluster that is only starting up is given a while to have `min_nodes`; then what there is has to do.
+def connect(where: Where, stopping: Callable[[], bool] = lambda: False) -> Generator[Cluster]:
+    """Connect, and disconnect at the end.
 
     When the cluster dies the process does not come back from here: it ends with a sentence, or starts again
     (`orchestrator.cluster.guard`). stopping: whether the sweep was asked to stop. Raises ConnectionError when there is
-    no cluster at `address`, SpecError for an address of Ray Client.
+    no cluster at the address, SpecError for an address of Ray Client.
     """
+    address = where.address
     if address is not None and address.startswith("ray://"):
         rule = f"must be auto or host:port, got {address!r}: through Ray Client a driver cannot keep the sweep's log"
         raise SpecError(Problem("--address", rule, "Start the command on the cluster, or give its head's host:port"))
@@ -84,8 +97,8 @@ def connect(
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     with _dashboard_port() as port:
-        context = _own(port) if address is None else _join(address)
-        _wait_for(1 if address is None else min_nodes, stopping)
+        context = _own(port, where.dashboard) if address is None else _join(address)
+        _wait_for(1 if address is None else where.nodes, stopping)
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         nodes = tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive)
         head = ray.get_runtime_context().gcs_address
@@ -96,7 +109,7 @@ def connect(
             ray.shutdown()
 
 
-def _own(port: int) -> Any:
+def _own(port: int, dashboard: bool) -> Any:
     """A cluster of our own on this machine. GPUs that torch cannot use are left out: the driver would count them."""
     import ray
     import torch
@@ -106,7 +119,7 @@ def _own(port: int) -> Any:
         return ray.init(
             address="local",
             num_gpus=None if torch.cuda.is_available() else 0,
-            include_dashboard=True,
+            include_dashboard=dashboard,
             dashboard_host="127.0.0.1",
             dashboard_port=port,
             log_to_driver=False,

@@ -33,10 +33,10 @@ def examine_cluster(address: str, storage: Path, store: str | None, tracker: str
     """Connect, and examine every node: itself, its versions, its clock, what it reaches, what it shares with us."""
     import ray
 
-    from orchestrator.cluster.connect import connect
+    from orchestrator.cluster.connect import Where, connect
 
     try:
-        with connect(address) as cluster, _mark(storage) as mark:
+        with connect(Where(address)) as cluster, _mark(storage) as mark:
             yield Finding("cluster", f"{address}: {len(cluster.nodes)} node(s), {cluster.gpus:g} GPU(s)")
             head = str(ray.get_runtime_context().gcs_address)
             found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]

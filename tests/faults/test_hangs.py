@@ -92,7 +92,8 @@ def test_a_frozen_trial_process_is_ended_and_its_trial_goes_on(storage: Path, un
 def test_trials_that_hang_again_and_again_fail_as_hung(storage: Path) -> None:
     """One of two workers is frozen: the other hangs in a collective, and its watchdog writes where."""
     settings = ("resources.workers_per_trial=2", "resources.hang_seconds=12", "resources.max_attempts=1")
-    driver = start(*sweep(storage, *settings, "search.trials=1", "replicas.seeds=0", "budget.amount=100_000"))
+    endless = ("budget.amount=100_000", "resources.compile=never")
+    driver = start(*sweep(storage, *settings, "search.trials=1", "replicas.seeds=0", *endless))
     key = "hrm-search-0000"
     wait_for(lambda: has_reports(storage, key, 1) or len(workers(driver)) == 2)
     wait_for(lambda: "begins" in (storage / "sweeps/steady/trials" / key / "log.txt").read_text())

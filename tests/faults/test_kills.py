@@ -52,7 +52,8 @@ def test_ctrl_c_saves_everything_and_the_same_command_goes_on(storage: Path, und
 
 
 def test_a_second_driver_on_one_sweep_is_refused_and_stop_ends_the_first(storage: Path) -> None:
-    driver = start(*sweep(storage, "budget.amount=1_000_000", "base.num_reports=100_000"))  # does not end by itself
+    endless = ("budget.amount=1_000_000", "base.num_reports=100_000", "resources.compile=never")
+    driver = start(*sweep(storage, *endless))
     wait_for(lambda: has_reports(storage, "hrm-search-0000", 1))
     second = subprocess.run(command(*sweep(storage)), capture_output=True, text=True, timeout=150)
     assert second.returncode == 2

@@ -51,7 +51,7 @@ def states(storage: Path) -> set[str]:
 
 @pytest.mark.slow
 def test_a_node_that_is_to_go_is_left_by_its_trial_which_goes_on_exactly_there(storage: Path, two_nodes: Nodes) -> None:
-    endless = ("budget.amount=1_000_000", "base.num_reports=1000")
+    endless = ("budget.amount=1_000_000", "base.num_reports=1000", "resources.compile=never")
     driver = start(*sweep(storage, *endless), "--address", two_nodes.address, environment=AUTHENTICATION)
     wait_for(lambda: has_reports(storage, "hrm-search-0000", 1) and has_reports(storage, "hrm-search-0001", 1), 150)
     two_nodes.ask("drain")

@@ -22,6 +22,7 @@ from hrm.checkpoint import Checkpoint, read_checkpoint, weights_sha256, write_ch
 from hrm.data.tokenizers import BytesTokenizerSpec
 from hrm.errors import SpecError
 from hrm.huggingface.exporting import Export, export_transformers
+from hrm.huggingface.of_data import export_of
 from hrm.huggingface.reading import read_transformers
 from hrm.loading import load_model
 from hrm.models import Model, ModelSpec
@@ -235,6 +236,35 @@ def test_a_folder_that_transformers_made_from_nothing_is_read(tmp_path: Path) ->
     tokens = some_tokens(2, 9) % 23
     ours = load_model(back, TaskShape(23, 2048, next_token=True), "here")
     torch.testing.assert_close(written(tokens).logits, logits(ours, tokens), rtol=1e-5, atol=1e-5)
+
+
+def test_an_import_is_exported_with_the_tokens_that_end_a_text(tmp_path: Path) -> None:
+    exported(TEXT, tmp_path / "out")
+    export = export_of(read_transformers(tmp_path / "out"), "imported", tmp_path)
+    export_transformers(export, tmp_path / "again")
+    ids = {"bos_token_id": TOKENIZER.begin, "eos_token_id": TOKENIZER.end, "pad_token_id": TOKENIZER.pad}
+    for name in ("config.json", "generation_config.json"):
+        for folder in ("out", "again"):
+            found = json.loads((tmp_path / folder / name).read_text())
+            assert {key: found.get(key) for key in ids} == ids, (folder, name)
+
+
+def test_what_a_text_writes_like_a_special_token_is_text_there_too(tmp_path: Path) -> None:
+    exported(TEXT, tmp_path / "out")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    text = f"the {TOKENIZER.vocabulary[TOKENIZER.end]} of it"
+    assert theirs(text)["input_ids"] == TOKENIZER.prompt(text)
+
+
+def test_an_export_says_what_the_model_was_trained_for(tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(TEXT)
+    checkpoint.manifest["spec"]["loss"] = "stablemax"
+    facts = export_transformers(Export(checkpoint, "step-7", SHAPE, tokenizer=TOKENIZER), tmp_path / "out")
+    assert facts["loss"] == "stablemax"
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "out").trained_loss == "stablemax"
+    assert "trained for the probabilities of stablemax" in (tmp_path / "out" / "README.md").read_text()
+    exported(TEXT, tmp_path / "usual")
+    assert "trained for the probabilities" not in (tmp_path / "usual" / "README.md").read_text()
 
 
 def test_all_that_would_compute_something_else_is_refused_at_once(tmp_path: Path) -> None:

@@ -79,8 +79,8 @@ def test_two_sweeps_on_one_machine_at_once_do_not_wait_for_each_other(in_process
 
 _PROBE = """\
 import importlib.util, json, urllib.error, urllib.request
-from orchestrator.cluster.connect import connect
-with connect(None) as cluster:
+from orchestrator.cluster.connect import OWN, connect
+with connect(OWN) as cluster:
     import ray, torch
     @ray.remote
     def look():

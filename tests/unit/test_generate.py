@@ -47,6 +47,8 @@ def test_a_temperature_sharpens_or_flattens() -> None:
     assert drawn([0.1, 0.6, 0.3], temperature=0.5) == pytest.approx(squared, abs=0.01)
     assert drawn([0.1, 0.6, 0.3], temperature=1e6) == pytest.approx([1 / 3] * 3, abs=0.01)
     assert drawn([0.1, 0.6, 0.3]) == [0.0, 1.0, 0.0]
+    assert drawn([0.1, 0.6, 0.3], temperature=1e-40) == [0.0, 1.0, 0.0]
+    assert drawn([0.1, 0.6, 0.3], temperature=1e-300) == [0.0, 1.0, 0.0]
 
 
 def test_top_p_keeps_the_fewest_tokens_that_reach_it() -> None:
@@ -135,6 +137,8 @@ def test_a_model_without_a_state_carries_none() -> None:
         ({"temperature": float("nan")}, "temperature: must be >= 0 and finite, got nan"),
         ({"top_p": 0.0}, "top_p: must be > 0 and <= 1, got 0.0"),
         ({"top_p": 1.1}, "top_p: must be > 0 and <= 1, got 1.1"),
+        ({"seed": 2**63}, r"seed: must be >= 0 and < 2\^63, got 9223372036854775808"),
+        ({"seed": -1}, r"seed: must be >= 0 and < 2\^63, got -1"),
     ],
 )
 def test_sampling_that_means_nothing_is_refused(options: dict[str, float], message: str) -> None:

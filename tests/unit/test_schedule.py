@@ -36,6 +36,15 @@ def test_a_cosine_falls_from_one_after_the_warmup_to_its_floor() -> None:
     assert values == sorted(values, reverse=True)
 
 
+@pytest.mark.parametrize("kind", ["cosine", "cosine_restarts"])
+def test_warmup_in_steps_is_followed_by_the_curve_that_the_same_share_is(kind: str) -> None:
+    data = {"kind": kind, "floor_fraction": 0.1}
+    steps, share = ScheduleSpec(**data, warmup_steps=300), ScheduleSpec(**data, warmup_fraction=0.3)  # type: ignore[arg-type]
+    every = range(1, 1001)
+    assert [steps.factor(n, n / 1000) for n in every] == pytest.approx([share.factor(n, n / 1000) for n in every])
+    assert ScheduleSpec(**data, warmup_steps=8).factor(8, 1.0) == 1.0  # type: ignore[arg-type]
+
+
 def test_restarts_begin_anew_after_every_period() -> None:
     spec = ScheduleSpec(kind="cosine_restarts", period_fraction=0.25)
     half = 0.5 * (1 + math.cos(math.pi / 2))

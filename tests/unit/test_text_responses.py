@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from conftest import run
+from conftest import TINY_TRANSFORMER, run
 
 from hrm.asking import AskedModel
 from hrm.context import LocalContext
@@ -23,6 +23,8 @@ from hrm.tasks import Answers
 from hrm.tasks.text import TextSpec
 from hrm.trial import TrialSpec
 from orchestrator.cli import main
+from orchestrator.experiment import load_experiment
+from orchestrator.validation import with_data
 
 WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 REPORTED = {"bleu", "chrf", "rouge_1", "rouge_2", "rouge_l", "meteor_stemmed"}
@@ -172,6 +174,23 @@ def test_a_training_ends_with_them_and_the_commands_find_the_same(
     assert {name: measured[name] for name in REPORTED} == pytest.approx({n: result.test[n] for n in REPORTED})
     assert main(["checkpoint", "judge", kept, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"] == {name: measured[name] for name in REPORTED}
+
+
+def test_an_experiment_asks_for_them_too(tmp_path: Path) -> None:
+    spec = instructions(tmp_path, generated_rows=3, generated_tokens=6)
+    data = {
+        "question": "Does it answer?",
+        "tasks": [spec.model_dump(mode="json")],
+        "base": {"model": TINY_TRANSFORMER, "optimizer": {"kind": "adamw"}},
+        "arms": {"transformer": {}},
+        "budget": {"axis": "steps", "amount": 4},
+    }
+    (tmp_path / "asks.yaml").write_text(json.dumps(data))
+    [arm] = with_data(load_experiment(tmp_path / "asks.yaml"), tmp_path / "data").arms
+    task = parse_spec(TrialSpec, arm.template, "trial").task
+    assert isinstance(task, TextSpec)
+    assert (task.generated_rows, task.generated_tokens) == (3, 6)
+    assert task.fingerprint
 
 
 class Half(LocalContext):

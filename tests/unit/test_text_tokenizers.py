@@ -170,6 +170,22 @@ def test_a_tokenizer_comes_from_the_hub(tmp_path: Path, monkeypatch: pytest.Monk
     assert not asked
 
 
+def test_the_cuts_and_the_padding_of_a_fine_tuning_are_none_of_a_texts(tmp_path: Path) -> None:
+    own = BytesTokenizerSpec().build([])
+    stored(own, tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["truncation"] = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    content["padding"] = {
+        "strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": None,
+        "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>",
+    }  # fmt: skip
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    text = "In winter the days are short."
+    [(tokens, sizes)] = PretrainedTokenizerSpec(path=str(tmp_path)).build([]).encode([text])
+    np.testing.assert_array_equal(tokens, own.encode([text])[0][0])
+    assert sizes.sum() == len(text)
+
+
 def test_special_tokens_are_those_named_by_the_recipe_its_config_or_custom(tmp_path: Path) -> None:
     own = WordsTokenizerSpec().build(["a b c"])
     (tmp_path / "tokenizer.json").write_bytes(own.files()["tokenizer.json"])
