@@ -86,8 +86,8 @@ def _probabilities(manifest: dict[str, Any]) -> str:
     loss = manifest["spec"].get("loss", "softmax")
     if loss == "softmax":
         return ""
-    return f"""It was trained for the probabilities of {loss}, not for the softmax of its logits. The most likely token is
-the same; what Transformers samples, and the losses and perplexities that it computes, are not those of the training.
+    return f"""It was trained for the probabilities of {loss}, not for the softmax of its logits. The most likely token
+is the same; what Transformers samples, and the losses and perplexities that it computes, are not those of the training.
 """
 
 
