@@ -6,8 +6,10 @@ Whatever the numbers are, they are what is said: a rule that saves nothing, or t
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -15,9 +17,11 @@ from analysis.adaptive_choice import Choice
 from analysis.checkpoints.calibration import Calibration, calibration
 from analysis.checkpoints.row_intervals import Estimate, Sums, difference, interval
 from analysis.numbers import finite, flop, plural, significant
-from hrm.adaptive import Adapted, Retry
+from hrm.adaptive import Adapted, Cost, Retry
 from hrm.halting_scores import Confidence
 
+NEGLIGIBLE = 0.01
+"""The loss of accuracy that an equal one may hide at most, where no margin was asked for."""
 LEAST_RIGHT = 10
 LEAST_ROWS = 30
 """Below, nothing is said of calibration."""
@@ -62,16 +66,15 @@ class Outcome:
     calibration: Calibration | None = None
     """Of the confidence, as the probability that the answer is right."""
 
-    @property
-    def verdict(self) -> str:
-        """A sentence."""
+    def verdict(self, margin: float) -> str:
+        """A sentence. margin: the loss that an equal accuracy may hide at most."""
         if self.saved is None or self.difference is None:
             return f"{self.name}: {self.accuracy} right at {self.segments} segments a row"
         if self.saved.value <= 0.0:
             return f"{self.name} saves nothing: no threshold below full depth kept the accuracy on validation"
-        kept = accuracy_words(self.difference)
+        accuracy = accuracy_words(self.difference, margin)
         loss = f"; nats per scored position change by {self.loss_difference}" if self.loss_difference else ""
-        return f"{self.name} saves {percentages(self.saved)} of the compute; the accuracy is {kept}{loss}"
+        return f"{self.name} saves {percentages(self.saved)} of the compute; {accuracy}{loss}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +118,7 @@ class Adaptivity:
     confidence: Confidence
     validation_rows: int
     test_rows: int
-    flops_per_segment: float
-    """Forward, of a row."""
+    cost: Cost
     choices: list[Choice]
     outcomes: list[Outcome]
     """Full depth first."""
@@ -126,21 +128,48 @@ class Adaptivity:
     """Of the choice (`analysis.adaptive_choice`)."""
     command: str = ""
 
+    @property
+    def tolerated(self) -> float:
+        """The loss that an equal accuracy may hide at most."""
+        return NEGLIGIBLE if self.margin is None else self.margin
+
     def findings(self) -> list[str]:
         """Sentences, the dearest question first."""
-        right = round(self.outcomes[0].accuracy.value * self.test_rows)
-        few = f"Only {right} of {self.test_rows:,} rows are right at full depth: an equal accuracy means little here"
-        verdicts = [*(one.verdict for one in self.outcomes[1:]), *(one.verdict for one in self.retried)]
-        return [few, *verdicts] if right < LEAST_RIGHT else verdicts
+        verdicts = [*(one.verdict(self.tolerated) for one in self.outcomes[1:]), *(one.verdict for one in self.retried)]
+        return [*(line for line in (self._too_few_right(), self._nothing_adaptive()) if line), *verdicts]
 
     def lead(self) -> str:
-        """What the rule that saves most at an accuracy that is not worse saves."""
-        good = [one for one in self.outcomes[1:] if one.saved and one.difference and not is_worse(one.difference)]
-        good = [one for one in good if one.saved is not None and one.saved.value > 0.0]
-        if not good:
+        """What the rule saves that saves most at an accuracy that is equal or better, or else is not shown to be."""
+        if few := self._too_few_right():
+            return f"{few}."
+        shown, saving = self._saving()
+        if not saving:
             return "No rule saves compute without a loss of accuracy here."
-        best = max(good, key=lambda one: one.saved.value if one.saved else 0.0)
-        return f"{best.verdict}."
+        doubt = "" if shown else "No rule that saves compute is shown to keep the accuracy. "
+        return f"{doubt}{saving[0].verdict(self.tolerated)}."
+
+    def _saving(self) -> tuple[bool, list[Outcome]]:
+        """The rules that save something, the one that saves most first: those whose accuracy is shown to be kept, and
+        only where there are none (False) those of which nothing is shown."""
+        saving = [(one.saved.value, one) for one in self.outcomes[1:] if one.saved and one.saved.value > 0.0]
+        ordered = [one for _, one in sorted(saving, key=lambda pair: -pair[0])]
+        known = [(change_of(one.difference, self.tolerated), one) for one in ordered if one.difference]
+        kept = [one for change, one in known if change in ("equal", "better")]
+        return bool(kept), kept or [one for change, one in known if change == "open"]
+
+    def _too_few_right(self) -> str:
+        right = round(self.outcomes[0].accuracy.value * self.test_rows)
+        few = f"Only {right} of {self.test_rows:,} rows are right at full depth: an equal accuracy means little here"
+        return few if right < LEAST_RIGHT else ""
+
+    def _nothing_adaptive(self) -> str:
+        """Where no rule by row saves more than a depth that is the same for all."""
+        saving = {one.name: one.saved.value for one in self._saving()[1] if one.saved}
+        fixed = [one for one in self.outcomes[1:] if one.rule == "fixed" and one.name in saving]
+        by_row = [one.name for one in self.outcomes[1:] if one.rule != "fixed"]
+        if not fixed or not by_row or saving[fixed[0].name] < max(saving.get(name, 0.0) for name in by_row):
+            return ""
+        return f"A fixed depth of {fixed[0].segments.value:g} saves as much: nothing adaptive is shown"
 
     def to_json(self) -> str:
         """Everything, for programs; what is not finite becomes null."""
@@ -148,19 +177,21 @@ class Adaptivity:
         return json.dumps(finite(asdict(self) | said), allow_nan=False)
 
 
-def outcome(name: str, rule: str, run: Run, groups: np.ndarray, of_a_segment: float, full: Run | None) -> Outcome:
+def outcome(name: str, rule: str, run: Run, groups: np.ndarray, cost: Cost, full: Run | None) -> Outcome:
     """A run's numbers; `full`: the run at full depth that it is held against."""
     found, ones = run.found, np.ones(len(run.right))
     right, losses = Sums(run.right, ones, True), Sums(found.losses, run.scored)
     most = int((full or run).found.spent.max())
     against: dict[str, object] = {}
     if full is not None:
-        kept = Sums(found.spent / full.found.spent, ones, True)
+        whole = full.found.flops(cost)
+        least = float(((cost.segment + cost.answer) / whole).mean())
+        kept = Sums(found.flops(cost) / whole, ones, True)
         against = {
             "difference": difference(right, Sums(full.right, ones, True), groups),
             "loss_difference": difference(losses, Sums(full.found.losses, full.scored), groups),
-            "saved": complement(_by_design(kept) if rule == "fixed" else interval(kept, groups)),
-            "seconds_saved": [1.0 - own / whole for own, whole in zip(run.seconds, full.seconds, strict=True)],
+            "saved": complement(_by_design(kept) if rule == "fixed" else _at_least(interval(kept, groups), least)),
+            "seconds_saved": [1.0 - own / all_of_it for own, all_of_it in zip(run.seconds, full.seconds, strict=True)],
         }
     return Outcome(
         name=name,
@@ -168,7 +199,7 @@ def outcome(name: str, rule: str, run: Run, groups: np.ndarray, of_a_segment: fl
         accuracy=interval(right, groups),
         loss=interval(losses, groups),
         segments=interval(Sums(found.spent.astype(np.float64), ones), groups),
-        flops=found.flops(of_a_segment),
+        flops=float(found.flops(cost).sum()),
         seconds=float(np.median(run.seconds)),
         histogram=np.bincount(found.spent, minlength=most + 1)[1:].tolist(),
         calibration=calibration(found.confidence, run.right, groups) if len(ones) >= LEAST_ROWS else None,
@@ -185,7 +216,7 @@ def retried(name: str, retry: Retry, run: Run, before: Run, groups: np.ndarray) 
         below=retry.below,
         segments_more=retry.segments,
         restarts=retry.restarts,
-        rows=int((more > 0).sum()),
+        rows=int((before.found.confidence < retry.below).sum()),
         accuracy=interval(Sums(run.right, ones, True), groups),
         difference=difference(Sums(run.right, ones, True), Sums(before.right, ones, True), groups),
         gained=int((changed > 0).sum()),
@@ -195,18 +226,25 @@ def retried(name: str, retry: Retry, run: Run, before: Run, groups: np.ndarray) 
     )
 
 
-def is_worse(change: Estimate) -> bool:
-    """Whether the whole interval of a difference of accuracies is below 0."""
-    return change.high is not None and change.high < 0.0
+def change_of(difference: Estimate, margin: float) -> Literal["worse", "better", "equal", "open"]:
+    """What the interval of a paired difference of accuracies shows: that it is none in the main, `equal`, where it
+    rules out a loss beyond the margin."""
+    if difference.low is None or difference.high is None:
+        return "open"
+    if difference.high < 0.0 or difference.low > 0.0:
+        return "worse" if difference.high < 0.0 else "better"
+    return "equal" if difference.low >= -margin else "open"
 
 
-def accuracy_words(change: Estimate) -> str:
-    """Equal where the interval of the paired difference holds 0; then how much may be lost is said."""
-    if is_worse(change):
-        return f"worse, by {_signed(change)}"
-    if change.low is not None and change.low > 0.0:
-        return f"better, by {_signed(change)}"
-    return f"equal within its interval, {_signed(change)}"
+def accuracy_words(difference: Estimate, margin: float) -> str:
+    """A clause; where nothing is shown, how much may be lost."""
+    change, signed = change_of(difference, margin), _signed(difference)
+    if change == "equal":
+        return f"the accuracy is equal to within {_points(margin)}, {signed}"
+    if change != "open":
+        return f"the accuracy is {change}, by {signed}"
+    lost = "all of it" if difference.low is None else f"up to {_points(math.ceil(-1000 * difference.low) / 1000)}"
+    return f"no difference of accuracy is shown, but {lost} may be lost, {signed}"
 
 
 def percentages(share: Estimate) -> str:
@@ -231,6 +269,16 @@ def cost_words(outcomes: Sequence[Outcome]) -> str:
 def _by_design(share: Sums) -> Estimate:
     """A fixed depth costs every row the same, others too."""
     return Estimate(share.value, share.value, share.value, len(share.sums))
+
+
+def _at_least(share: Estimate, least: float) -> Estimate:
+    """A share that cannot be less: each row has one segment and one answer."""
+    return Estimate(share.value, None if share.low is None else max(share.low, least), share.high, share.n)
+
+
+def _points(share: float) -> str:
+    number = f"{100 * share:.1f}".removesuffix(".0")
+    return f"{number} point" if number == "1" else f"{number} points"
 
 
 def _signed(change: Estimate) -> str:

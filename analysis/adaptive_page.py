@@ -3,6 +3,7 @@ to be believed, and what more for unsure rows brings."""
 
 from __future__ import annotations
 
+import numpy as np
 import plotly.graph_objects as go
 
 from analysis.adaptive import Adaptivity, Outcome, cost_words, percentages
@@ -15,8 +16,9 @@ from analysis.section import Block, Cell, Chart, Code, Notes, Section, Table, Te
 RULE = (
     "Each threshold was chosen on {validation:,} rows of validation: the one with the fewest segments a row among "
     "those {kept}; of several as cheap, the most accurate. Then it was run on {test:,} rows of test, beside full "
-    "depth. Intervals are of 95 %, over rows; differences are paired row by row, and an accuracy is called equal where "
-    "the interval of its difference holds 0."
+    "depth. Intervals are of 95 %, over rows; differences are paired row by row. An accuracy is called worse or better "
+    "where the interval of its difference leaves out 0, equal where it leaves out a loss beyond {points:g} points, and "
+    "else no difference is shown."
 )
 KEPT = "whose accuracy there is not below that of full depth on the same rows"
 KEPT_BY_MARGIN = (
@@ -24,7 +26,8 @@ KEPT_BY_MARGIN = (
     "interval of the difference tells"
 )
 COST = (
-    "FLOPs are segments times those of a segment's forward pass, by the model's formula, on all rows; seconds are "
+    "FLOPs are those of the segments and of the answers that were read, forward, by the model's formula, on all rows; "
+    "seconds are "
     "measured in the same run on {device}, medians of the repetitions, and depend on what else the machine did."
 )
 CONFIDENCE = {
@@ -43,7 +46,8 @@ def render_adaptivity(found: Adaptivity) -> str:
 def sections(found: Adaptivity) -> list[Section]:
     """The whole page."""
     kept = KEPT if found.margin is None else KEPT_BY_MARGIN.format(margin=found.margin)
-    how = RULE.format(validation=found.validation_rows, test=found.test_rows, kept=kept)
+    rows, points = {"validation": found.validation_rows, "test": found.test_rows}, 100 * found.tolerated
+    how = RULE.format(**rows, kept=kept, points=points)
     parts = [
         Section(
             "What halting saves",
@@ -137,9 +141,8 @@ def time_words(one: Outcome) -> str:
     """The median of the shares of time that were saved, and their range over the repetitions."""
     if not one.seconds_saved:
         return "–"
-    saved = sorted(one.seconds_saved)
-    middle = saved[len(saved) // 2]
-    return f"{100 * middle:.0f} %" + (f" ({100 * saved[0]:.0f} to {100 * saved[-1]:.0f})" if len(saved) > 1 else "")
+    saved = 100 * np.array(one.seconds_saved)
+    return f"{np.median(saved):.0f} %" + (f" ({saved.min():.0f} to {saved.max():.0f})" if len(saved) > 1 else "")
 
 
 def curve_figure(found: Adaptivity) -> go.Figure:

@@ -73,7 +73,8 @@ class Example:
     settled: list[int]
     """By position the segment, from 1, since which its prediction is the last one."""
     halts: int | None
-    """The segment at which the rule of training would have ended the row."""
+    """The segment at which the rule of training would have ended the row; None where that takes more than these, or
+    there is no Q."""
     solved: int | None
     """The segment since which every scored position is right; None where the last one has an error."""
     given_up: int
@@ -127,7 +128,7 @@ def findings(reasoning: Reasoning) -> list[str]:
         lines.append(f"Those are right for good from segment {_spread([e.solved or 0 for e in solved])} on.")
     if lost := sum(example.given_up for example in examples):
         lines.append(f"{plural(lost, 'position')} were right at some segment and are wrong at the last.")
-    lines += _halting(examples)
+    lines += _halting(reasoning)
     lines += [_movement(examples, state) for state in examples[0].steps[0].moved] if reasoning.segments > 1 else []
     if reasoning.segments > reasoning.trained_segments:
         lines.append(
@@ -151,7 +152,7 @@ def _example(trace: Trace, row: int, mark: Mark, filled_in: bool, q_continues: b
         given=(scored & (inputs == labels) & filled_in).tolist(),
         steps=[_step(trace, segment, row, mark, q_continues) for segment in range(len(said))],
         settled=settled.tolist(),
-        halts=None if trace.halts is None else int(trace.halts[row]),
+        halts=None if trace.halts is None else int(trace.halts[row]) or None,
         solved=unbroken if whole[-1] else None,
         given_up=int((right.any(0) & ~right[-1]).sum()),
     )
@@ -173,18 +174,29 @@ def _step(trace: Trace, segment: int, row: int, mark: Mark, q_continues: bool) -
     )
 
 
-def _halting(examples: Sequence[Example]) -> list[str]:
-    judged = [example for example in examples if example.halts is not None]
-    if not judged:
-        return []
-    lines = [f"The rule of training would have ended them at segment {_spread([e.halts or 0 for e in judged])}."]
-    early = [e.row for e in judged if e.solved is not None and (e.halts or 0) < e.solved]
-    if early:
-        lines.append(f"That is before the answer was whole in {listing([f'row {row}' for row in early])}.")
-    sure = [e.row for e in judged if e.solved is None and (e.steps[-1].halt or 0.0) > 0.5]
-    if sure:
-        lines.append(f"The Q takes a wrong answer for a right one in {listing([f'row {row}' for row in sure])}.")
+def _halting(reasoning: Reasoning) -> list[str]:
+    asked = [example for example in reasoning.examples if example.steps[-1].halt is not None]
+    ended = [example for example in asked if example.halts is not None]
+    lines = []
+    if ended:
+        which = "them" if len(ended) == len(asked) else _rows(ended)
+        at = _spread([e.halts or 0 for e in ended])
+        lines.append(f"The rule of training would have ended {which} at segment {at}.")
+    if early := [e for e in ended if e.solved is not None and (e.halts or 0) < e.solved]:
+        lines.append(f"That is before the answer was whole in {_rows(early)}.")
+    if going_on := [example for example in asked if example.halts is None]:
+        which = _rows(going_on) if ended else "any of them"
+        lines.append(
+            f"It is open where the rule of training would have ended {which}: these are "
+            f"{plural(reasoning.segments, 'segment')}, and it gives up to {reasoning.trained_segments}."
+        )
+    if sure := [e for e in asked if e.solved is None and (e.steps[-1].halt or 0.0) > 0.5]:
+        lines.append(f"The Q takes a wrong answer for a right one in {_rows(sure)}.")
     return lines
+
+
+def _rows(examples: Sequence[Example]) -> str:
+    return listing([f"row {example.row}" for example in examples])
 
 
 def _movement(examples: Sequence[Example], state: str) -> str:

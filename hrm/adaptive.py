@@ -8,7 +8,7 @@ of the highest confidence is kept.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +18,9 @@ from torch import Tensor
 from hrm.errors import Problem, SpecError
 from hrm.evaluate import to_device, to_host
 from hrm.halting_scores import Confidence, Gather, Halt, confidence, confidence_of, read, refuse_rule, score
-from hrm.models import Model, SegmentOutput
+from hrm.models import Model, ModelSpec, SegmentOutput
 from hrm.nn.draws import Draws
+from hrm.tasks import TaskShape
 
 if TYPE_CHECKING:
     from hrm.trial import TrialSpec
@@ -40,6 +41,26 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """Forward FLOPs of a row, by the model's formula."""
+
+    segment: float
+    """Of a segment, without the head that reads tokens off."""
+    answer: float
+    """Of that head, at every position that is read."""
+
+
+def cost_of(model: ModelSpec, shape: TaskShape, contexts: bool) -> Cost:
+    """What a row costs that is read as a whole, or a context, which is read at one position.
+
+    Of the formula's terms the head's alone has the vocabulary as a factor.
+    """
+    segment = model.flops(replace(shape, vocab_size=0)).forward
+    head = model.flops(shape).forward - segment
+    return Cost(segment, head / shape.sequence_length if contexts else head)
+
+
+@dataclass(frozen=True, slots=True)
 class Adapted:
     """N rows, in the order in which they were asked for."""
 
@@ -57,13 +78,15 @@ class Adapted:
     """[N]: segments that were computed for it."""
     restarts: np.ndarray
     """[N]: further starts that it got."""
+    answers: np.ndarray
+    """[N]: how often an answer was read: where its rule ends it, and after each segment that it got as unsure."""
     confidence_is: Confidence
     seconds: float
     """Of the whole, with the reading of rows."""
 
-    def flops(self, of_a_segment: float) -> float:
-        """Forward FLOPs of all rows; a segment's are `model.flops(shape).forward`, its read-out included."""
-        return float(self.spent.sum()) * of_a_segment
+    def flops(self, cost: Cost) -> np.ndarray:
+        """[N] float64: forward FLOPs."""
+        return np.asarray(self.spent * cost.segment + self.answers * cost.answer, dtype=np.float64)
 
 
 @torch.no_grad()
@@ -128,6 +151,7 @@ class _Run:
             "segments": torch.zeros(count, dtype=torch.int64, device=device),
             "spent": torch.zeros(count, dtype=torch.int64, device=device),
             "restarts": torch.zeros(count, dtype=torch.int64, device=device),
+            "answers": torch.zeros(count, dtype=torch.int64, device=device),
         }
 
     def fill(self, size: int) -> int:
@@ -170,6 +194,7 @@ class _Run:
             confidence=found["confidence"].astype(np.float64),
             spent=found["spent"],
             restarts=found["restarts"],
+            answers=found["answers"],
             confidence_is=self.sure_by,
             seconds=time.perf_counter() - began,
         )
@@ -180,6 +205,7 @@ class _Run:
         if "tokens" not in self.found:
             self.found["tokens"] = said.tokens.new_zeros(len(self.numbers), said.tokens.shape[1])
         sure, place = confidence(self.sure_by, output, self.rows, which, said), self.at["place"][which]
+        self.found["answers"][place] += 1
         better = sure > self.found["confidence"][place]
         now = {"tokens": said.tokens, "losses": said.losses, "confidence": sure, "segments": self.at["age"][which]}
         for name, values in now.items():

@@ -19,6 +19,7 @@ from hrm.data.dataset import Dataset
 from hrm.evaluate import to_device, to_host
 from hrm.models import Model, SegmentOutput, State
 from hrm.nn.draws import Draws
+from hrm.nn.halting import HaltingSpec
 from hrm.nn.losses import LossKind, cross_entropy, log_probabilities
 from hrm.tasks import IGNORE
 
@@ -49,7 +50,8 @@ class Trace:
     residuals: dict[str, np.ndarray] = field(default_factory=dict)
     """By state [T, B] float32: ||z_t - z_(t-1)|| / ||z_t||; empty for a model without state."""
     halts: np.ndarray | None = None
-    """[B]: the segment, from 1, at which the rule would have ended the row; the last one if it never would have."""
+    """[B]: the segment, from 1, at which the rule of training would have ended the row, at its last one for certain; 0
+    where it would have gone on beyond these T."""
     states: dict[str, np.ndarray] = field(default_factory=dict)
     """By state [B, D] float32: after the last segment, at one scored position of each row, another one in another row;
     where it was asked for."""
@@ -106,7 +108,7 @@ def trace(
         losses=np.stack([part["losses"] for part in parts]).astype(np.float64),
         q=q,
         residuals={name: np.stack([part[f"moved {name}"] for part in parts]) for name in state},
-        halts=None if q is None else _halts(q, trial.model.halting_rule().rule == "q_with_target"),
+        halts=None if q is None else _halts(q, trial.model.halting_rule()),
         states={name: _sampled(z, columns["labels"], numbers) for name, z in state.items()} if keep_states else {},
         logits=to_host(output.logits.float()) if keep_logits else None,
     )
@@ -161,8 +163,9 @@ def _sampled(state: Tensor, labels: np.ndarray, numbers: np.ndarray) -> np.ndarr
     return to_host(state[torch.arange(len(state)), torch.from_numpy(place)].float())
 
 
-def _halts(q: np.ndarray, against_continue: bool) -> np.ndarray:
-    """[B] from q [T, B, 2]: the first segment that ends a row by the rule of training, without exploration."""
-    done = q[..., 0] > (q[..., 1] if against_continue else 0.0)
-    done[-1] = True
-    return np.asarray(done.argmax(0) + 1)
+def _halts(q: np.ndarray, trained: HaltingSpec) -> np.ndarray:
+    """[B] from q [T, B, 2]: the first segment that ends a row by the rule of training, without exploration; or 0."""
+    done = (q[..., 0] > (q[..., 1] if trained.rule == "q_with_target" else 0.0))[: trained.segments]
+    if len(done) == trained.segments:
+        done[-1] = True
+    return np.where(done.any(0), done.argmax(0) + 1, 0)

@@ -40,13 +40,17 @@ def solve_options(solve: argparse.ArgumentParser) -> None:
     solve.add_argument("grid", nargs="?", help="a Sudoku as 16, 36 or 81 characters, or a maze as lines; `-` reads the "
                        "standard input")  # fmt: skip
     solve.add_argument("--file", type=Path,
-                       help="a file instead: a grid, a CSV (source,question,answer,rating), ARC's JSON")  # fmt: skip
+                       help="a file instead: a grid, a list of one puzzle a line, a CSV with a header "
+                       "(source,question,answer,rating), ARC's JSON")  # fmt: skip
     solve.add_argument("--task", help="a recipe in datasets/, or the path of one (default: what it was trained on)")
-    solve.add_argument("--limit", type=int, default=10, metavar="N", help="so many puzzles of a file (default: 10)")
+    solve.add_argument(
+        "--limit", type=int, default=10, metavar="N", help="so many puzzles, the first ones (default: 10)"
+    )
     solve.add_argument("--halt", choices=("q", "margin", "residual", "fixed"),
                        help="what ends a puzzle (default: q for a model that has one, else fixed)")  # fmt: skip
     solve.add_argument("--threshold", type=float, metavar="X",
-                       help="of its score (default: 0.5 for q and margin, 0.01 for residual)")  # fmt: skip
+                       help="of its score, 0 to 1 for q and margin (default: 0.5), > 0 for residual (default: "
+                       "0.01)")  # fmt: skip
     solve.add_argument("--segments", type=int, metavar="N", help="at most (default: as it was trained)")
     solve.add_argument("--retry-below", type=float, metavar="P",
                        help="give a puzzle whose confidence is below this as many segments again, and four further "

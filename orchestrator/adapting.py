@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.table import Table
 
 from analysis.adaptive import Adaptivity, Run, outcome, retried
 from analysis.adaptive_choice import choose
@@ -16,7 +21,7 @@ from analysis.adaptive_page import in_short, render_adaptivity
 from analysis.checkpoints.row_choice import RowChoice, choose_rows
 from analysis.numbers import plural
 from analysis.writing import write_whole
-from hrm.adaptive import Retry, adapt, has_state
+from hrm.adaptive import Adapted, Retry, adapt, cost_of, has_state
 from hrm.checkpoint import open_checkpoint
 from hrm.contexts import contexts
 from hrm.depth import Right, all_right, depth
@@ -27,6 +32,20 @@ from orchestrator.commands import writing
 from orchestrator.evaluation import Bench, bench_for, trial_of
 
 COMMON = "exact_accuracy"
+_TRIED = 64
+"""Rows by which it is seen whether a metric says yes or no of every row."""
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be measured."""
+
+    full: int
+    """Segments of full depth."""
+    rules: list[Rule]
+    right: Right
+    retry: Retry | None
 
 
 def adapt_checkpoint(options: argparse.Namespace) -> int:
@@ -34,10 +53,13 @@ def adapt_checkpoint(options: argparse.Namespace) -> int:
     _refuse_nothing(options)
     checkpoint, place = open_checkpoint(options.path), str(options.path)
     bench = bench_for(checkpoint, place, trial_of(checkpoint, place, options.task), options.storage)
-    found = adaptivity(bench, options)
+    asked = asked_of(bench, options)
     output: Path = options.output or options.storage / "reports" / f"{_name(options.path)}-adaptive"
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
+    found = adaptivity(bench, asked, options)
+    with writing(output):
         write_whole(output / "report.html", render_adaptivity(found))
         write_whole(output / "report.json", found.to_json())
     if options.json:
@@ -47,30 +69,35 @@ def adapt_checkpoint(options: argparse.Namespace) -> int:
     return 0
 
 
-def adaptivity(bench: Bench, options: argparse.Namespace) -> Adaptivity:
+def asked_of(bench: Bench, options: argparse.Namespace) -> Asked:
+    """Raises SpecError for what means nothing for the model or the task."""
+    full = options.segments or bench.trial.model.halting_rule().segments
+    rules, right = _rules(bench, options.rules, full), right_by(bench, options.metric)
+    return Asked(full, rules, right, _retry(options, bench, full))
+
+
+def adaptivity(bench: Bench, asked: Asked, options: argparse.Namespace) -> Adaptivity:
     """Choose on validation, run on test."""
-    trial, full = bench.trial, options.segments or bench.trial.model.halting_rule().segments
-    rules = _rules(bench, options.rules, full)
-    right = right_by(bench, options.metric)
+    trial, full, more, tell = bench.trial, asked.full, asked.retry, _progress(options)
     chosen, tested = (choose_rows(bench.dataset, split, options.rows) for split in ("validation", "test"))
+    tell(f"All {full} segments of {len(chosen.numbers):,} rows of validation, to choose by ...")
     whole = depth(
         bench.model,
         _gather(bench, chosen),
         chosen.numbers,
         trial,
-        rules,
+        asked.rules,
         segments=full,
-        right=right,
+        right=asked.right,
         device=bench.context.device,
     )
-    choices = [choose(whole, rule, chosen.groups, options.margin) for rule in rules]
+    choices = [choose(whole, rule, chosen.groups, options.margin) for rule in asked.rules]
     plans: list[tuple[Halt, Retry | None]] = [(Halt("fixed", full), None), *((one.halt, None) for one in choices)]
-    more = _retry(options, bench, full)
     if more is not None:
         plans += [(Halt("fixed", full), more), *((one.halt, more) for one in choices if one.halt.rule != "fixed")]
-    runs = _run(bench, tested, plans, right, options.repeats)
+    runs = _run(bench, tested, plans, asked.right, options.repeats, tell)
     first, own, again = runs[0], runs[1 : 1 + len(choices)], runs[1 + len(choices) :]
-    cost, groups = trial.model.flops(bench.dataset.shape).forward, tested.groups
+    cost, groups = cost_of(trial.model, bench.dataset.shape, trial.task.next_token), tested.groups
     names = [str(one.halt) if one.halts else f"{one.halt.rule} (never halts)" for one in choices]
     outcomes = [outcome(f"full depth, {full}", "full", first, groups, cost, None)]
     outcomes += [
@@ -88,7 +115,7 @@ def adaptivity(bench: Bench, options: argparse.Namespace) -> Adaptivity:
         confidence=confidence_of(trial.model),
         validation_rows=len(chosen.numbers),
         test_rows=len(tested.numbers),
-        flops_per_segment=cost,
+        cost=cost,
         choices=choices,
         outcomes=outcomes,
         retried=[
@@ -107,10 +134,12 @@ def right_by(bench: Bench, metric: str) -> Right:
     task, vocabulary = bench.trial.task, bench.dataset.manifest.vocabulary
     if metric == COMMON:
         return all_right
-    if metric not in task.metrics or task.next_token:
-        known = [COMMON, *(() if task.next_token else task.metrics)]
+    known = [] if task.next_token else _yes_or_no(bench)
+    if metric not in known:
+        known_at_all = not task.next_token and metric in task.metrics
         rule = f"there is no metric {metric!r} of {task.kind} that says yes or no of a row"
-        raise SpecError(Problem("--metric", rule, f"Give one of {', '.join(known)}"))
+        rule = f"{metric} is no yes or no of every row" if known_at_all else rule
+        raise SpecError(Problem("--metric", rule, f"Give one of {', '.join([COMMON, *known])}"))
 
     def by_task(columns: Mapping[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
         return np.array([_of_row(columns, tokens, row) for row in range(len(tokens))])
@@ -125,17 +154,33 @@ def right_by(bench: Bench, metric: str) -> Right:
     return by_task
 
 
+def _yes_or_no(bench: Bench) -> list[str]:
+    """The task's metrics that count each of some rows once, as they do when all that is said is right."""
+    task, rows = bench.trial.task, bench.dataset.split("validation")
+    columns = rows.gather(np.arange(min(len(rows), _TRIED)))
+    found = list(task.metrics)
+    for row in range(len(columns["labels"])):
+        one = {name: values[row : row + 1] for name, values in columns.items()}
+        said = Answers(one, np.where(one["labels"] == IGNORE, 0, one["labels"]), np.zeros(1), None)
+        sums = task.score(said, bench.dataset.manifest.vocabulary)
+        found = [name for name in found if sums[name][1] == 1.0 and sums[name][0] in (0.0, 1.0)]
+    return found
+
+
 def _run(
-    bench: Bench, rows: RowChoice, plans: Sequence[tuple[Halt, Retry | None]], right: Right, repeats: int
+    bench: Bench, rows: RowChoice, plans: Sequence[tuple[Halt, Retry | None]], right: Right, repeats: int, tell: Tell
 ) -> list[Run]:
     """Every plan on the rows, one after the other and then all of them again, so that each has its share of what the
     machine does besides."""
     gather, device = _gather(bench, rows), bench.context.device
     adapt(bench.model, gather, rows.numbers[: bench.trial.batch_size], bench.trial, plans[0][0], device=device)
-    rounds = [
-        [adapt(bench.model, gather, rows.numbers, bench.trial, halt, retry=more, device=device) for halt, more in plans]
-        for _ in range(repeats)
-    ]
+    rounds: list[list[Adapted]] = []
+    for turn in range(repeats):
+        rounds.append([])
+        for number, (halt, more) in enumerate(plans, turn * len(plans) + 1):
+            retries = "" if more is None else f", retried below {more.below:g}"
+            tell(f"Run {number} of {repeats * len(plans)}: {halt}{retries}, {len(rows.numbers):,} rows of test ...")
+            rounds[-1].append(adapt(bench.model, gather, rows.numbers, bench.trial, halt, retry=more, device=device))
     columns = gather(rows.numbers)
     scored = (columns["labels"] != IGNORE).sum(axis=1).astype(np.float64)
     return [
@@ -152,9 +197,12 @@ def _run(
 def _rules(bench: Bench, asked: Sequence[Rule] | None, full: int) -> list[Rule]:
     """The rules that were asked for. Raises SpecError where a model has but one depth, or no use for a rule."""
     model, own = bench.trial.model, has_state(bench.model)
-    if full < 2 or not own:
-        rule = f"must have several segments to end before the last, got a {model.kind} with {plural(full, 'segment')}"
-        raise SpecError(Problem("model.halting.segments", rule, "Give --segments, or a recurrent model with several"))
+    if not own:
+        rule = f"must hand a state on, for a further segment to say anything else, got a {model.kind}, which does not"
+        raise SpecError(Problem("model.kind", rule, "Give a checkpoint of a recurrent model"))
+    if full < 2:
+        rule = f"must be several segments, to end before the last, got {full}"
+        raise SpecError(Problem("model.halting.segments", rule, "Give --segments 2 or more"))
     for rule_asked in asked or ():
         refuse_rule(rule_asked, model, own, "--rules")
     return list(dict.fromkeys(asked or rules_for(model, own)))
@@ -164,6 +212,9 @@ def _retry(options: argparse.Namespace, bench: Bench, full: int) -> Retry | None
     random = getattr(bench.trial.model, "start", "fixed") == "random"
     segments = full if options.retry_segments is None else options.retry_segments
     restarts = (2 if random else 0) if options.retry_restarts is None else options.retry_restarts
+    if options.retry_below > 0.0 and not segments and not restarts:
+        rule = f"must be >= 1 where --retry-below is {options.retry_below:g} and there are no restarts, got {segments}"
+        raise SpecError(Problem("--retry-segments", rule, "Raise it, or set --retry-below 0"))
     return Retry(options.retry_below, segments, restarts) if options.retry_below > 0.0 else None
 
 
@@ -173,10 +224,15 @@ def _gather(bench: Bench, rows: RowChoice) -> Gather:
     return contexts(gather) if bench.trial.task.next_token else gather
 
 
-def _say(found: Adaptivity, output: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _progress(options: argparse.Namespace) -> Tell:
+    """Lines on a terminal, on standard error; elsewhere, and with --json, nothing."""
+    console = Console(stderr=True, highlight=False)
+    if options.json or not console.is_terminal:
+        return lambda line: None
+    return partial(console.print, markup=False, soft_wrap=True)
 
+
+def _say(found: Adaptivity, output: Path) -> None:
     header, *rows = in_short(found)
     table = Table(box=None, pad_edge=False)
     for number, name in enumerate(header):

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from hrm.adaptive import Adapted
+from hrm.adaptive import Adapted, Retry
 from hrm.halting_scores import Halt
 from hrm.puzzles import Cell, Puzzle, PuzzleKind
 
@@ -34,7 +34,12 @@ SURE = {
 
 
 def show(
-    kind: PuzzleKind, puzzles: Sequence[Puzzle], found: Adapted, solved: Sequence[dict[str, Any]], halt: Halt
+    kind: PuzzleKind,
+    puzzles: Sequence[Puzzle],
+    found: Adapted,
+    solved: Sequence[dict[str, Any]],
+    halt: Halt,
+    retry: Retry | None,
 ) -> None:
     """All of them, one below the other."""
     console = Console(highlight=False)
@@ -44,7 +49,7 @@ def show(
         console.print()
         style = {True: "green", False: "red", None: ""}[facts["valid"]]
         console.print(Text(f"{puzzle.place}: {facts['verdict']}", style), soft_wrap=True)
-        console.print(_course(facts, halt), markup=False, soft_wrap=True)
+        console.print(_course(facts, halt, retry), markup=False, soft_wrap=True)
         for note in puzzle.notes:
             console.print(note, markup=False, soft_wrap=True)
         console.print()
@@ -74,9 +79,10 @@ def _style(role: str) -> str:
     return STYLES.get(role, "")
 
 
-def _course(facts: dict[str, Any], halt: Halt) -> str:
+def _course(facts: dict[str, Any], halt: Halt, retry: Retry | None) -> str:
     more = facts["segments_computed"] - facts["segments"]
     extra = f", {facts['segments_computed']} computed" if more else ""
     starts = f", {facts['restarts']} further starts" if facts["restarts"] else ""
     sure = f"confidence {facts['confidence']:.3f} ({SURE[facts['confidence_is']]})"
-    return f"{facts['segments']} of at most {halt.segments} segments (halting by {halt}{extra}{starts}); {sure}"
+    most = f"{halt.segments} + {retry.segments}" if retry is not None else str(halt.segments)
+    return f"{facts['segments']} of at most {most} segments (halting by {halt}{extra}{starts}); {sure}"

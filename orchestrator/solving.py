@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from hrm.checkpoint import Checkpoint, open_checkpoint
 from hrm.data.dataset import build_dataset
 from hrm.errors import Problem, SpecError
 from hrm.halting_scores import Halt, Rule
-from hrm.puzzles import Puzzle, PuzzleKind, as_lines
+from hrm.puzzles import Build, Made, Puzzle, PuzzleKind, as_lines, made, refused
 from hrm.solve import THRESHOLDS, puzzles_of, rows_of, shape_without_data, usual_halt
 from hrm.tasks import TaskShape
 from hrm.tasks.arc import ArcSpec
@@ -26,6 +29,7 @@ from hrm.trial import TrialSpec
 from orchestrator.evaluation import model_for, trial_of
 
 GRID = "the grid"
+INPUT = "the standard input"
 FURTHER_STARTS = 4
 
 
@@ -34,11 +38,11 @@ def solve(options: argparse.Namespace) -> int:
     _refuse(options)
     checkpoint, place = open_checkpoint(options.path), str(options.path)
     trial = trial_of(checkpoint, place, options.task)
-    kind, shape = _kind(checkpoint, place, trial, options.storage)
-    puzzles = _puzzles(kind, options)
-    model, context, _ = model_for(checkpoint, place, trial, shape, options.storage)
     halt, retry = _plan(trial, options)
-    columns = rows_of(puzzles[: options.limit])
+    kind, shape = _kind(checkpoint, place, trial, options.storage)
+    given = _puzzles(kind, options)
+    model, context, _ = model_for(checkpoint, place, trial, shape, options.storage)
+    columns = rows_of(given.puzzles)
     found = adapt(
         model,
         lambda numbers: {name: values[numbers] for name, values in columns.items()},
@@ -48,15 +52,16 @@ def solve(options: argparse.Namespace) -> int:
         retry=retry,
         device=context.device,
     )
-    solved = [_facts(kind, puzzle, found, number) for number, puzzle in enumerate(puzzles[: options.limit])]
+    solved = [_facts(kind, puzzle, found, number) for number, puzzle in enumerate(given.puzzles)]
     if options.json:
-        print(json.dumps({"checkpoint": place, "task": trial.task.kind, "halt": str(halt), "puzzles": solved}))
+        about = {"checkpoint": place, "task": trial.task.kind, "halt": str(halt), "more_follow": given.more}
+        print(json.dumps({**about, "puzzles": solved}))
         return 0
     from orchestrator.solved_view import show
 
-    show(kind, puzzles[: options.limit], found, solved, halt)
-    if len(puzzles) > options.limit:
-        print(f"{len(puzzles) - options.limit} more were read; --limit solves more of them")
+    show(kind, given.puzzles, found, solved, halt, retry)
+    if given.more:
+        print("More follow, which were not looked at; --limit solves more of them")
     return 0
 
 
@@ -75,23 +80,49 @@ def _kind(checkpoint: Checkpoint, place: str, trial: TrialSpec, storage: Path) -
     raise SpecError(Problem(place, rule, way_out))
 
 
-def _puzzles(kind: PuzzleKind, options: argparse.Namespace) -> list[Puzzle]:
+def _puzzles(kind: PuzzleKind, options: argparse.Namespace) -> Made:
+    try:
+        return made(_given(kind, options), options.limit)
+    except SpecError as error:
+        if options.grid is not None and os.path.isfile(options.grid):
+            rule = f"is the path of a file, {options.grid}, and no grid"
+            raise refused(GRID, rule, "Give it with --file") from error
+        raise
+
+
+def _given(kind: PuzzleKind, options: argparse.Namespace) -> Iterator[Build]:
     if options.file is not None:
         return kind.read(options.file)
     if options.grid is not None and options.grid != "-":
-        return kind.parse(options.grid, GRID)
-    return kind.parse(sys.stdin.read(), "the standard input")
+        return kind.each(options.grid, GRID)
+    try:
+        return kind.each(sys.stdin.read(), INPUT)
+    except (OSError, UnicodeDecodeError) as error:
+        raise refused(INPUT, f"cannot be read as text: {error}", "Give a text, or --file") from error
 
 
 def _plan(trial: TrialSpec, options: argparse.Namespace) -> tuple[Halt, Retry | None]:
     usual = usual_halt(trial)
     rule: Rule = options.halt or usual.rule
     segments = options.segments or usual.segments
+    if options.threshold is not None:
+        _refuse_threshold(rule, options.threshold)
     halt = Halt(rule, segments, THRESHOLDS[rule] if options.threshold is None else options.threshold)
     if not options.retry_below:
         return halt, None
     random = getattr(trial.model, "start", "fixed") == "random"
     return halt, Retry(options.retry_below, segments, FURTHER_STARTS if random else 0)
+
+
+def _refuse_threshold(rule: Rule, threshold: float) -> None:
+    """Raises SpecError for one that the rule does not have."""
+    if rule == "fixed":
+        given = f"is of q, margin and residual, got {threshold:g} with fixed"
+        raise refused("--threshold", given, "Leave it out, or give another rule by --halt")
+    if rule == "residual" and not 0.0 < threshold < math.inf:
+        raise refused("--threshold", f"must be > 0 and finite for residual, got {threshold:g}", "Give such as 0.01")
+    if rule != "residual" and not 0.0 <= threshold <= 1.0:
+        raise refused("--threshold", f"must be >= 0 and <= 1 for {rule}, got {threshold:g}", "Give such as 0.5")
 
 
 def _facts(kind: PuzzleKind, puzzle: Puzzle, found: Adapted, number: int) -> dict[str, Any]:
@@ -118,7 +149,8 @@ def _refuse(options: argparse.Namespace) -> None:
     problems = []
     if (options.grid is not None) and (options.file is not None):
         problems.append(Problem("solve", "takes a grid or --file, got both", "Leave one out"))
-    if options.grid is None and options.file is None and sys.stdin.isatty():
+    by_input = options.file is None and options.grid in (None, "-")
+    if by_input and (sys.stdin is None or (options.grid is None and sys.stdin.isatty())):
         problems.append(
             Problem("solve", "needs a puzzle, got none", "Give a grid, --file, or one by the standard input")
         )
@@ -127,7 +159,5 @@ def _refuse(options: argparse.Namespace) -> None:
             problems.append(Problem(name, f"must be >= 1, got {value}", "Give how many"))
     if options.retry_below is not None and not 0.0 <= options.retry_below <= 1.0:
         problems.append(Problem("--retry-below", f"must be >= 0 and <= 1, got {options.retry_below}", "Correct it"))
-    if options.halt == "fixed" and options.threshold is not None:
-        problems.append(Problem("--threshold", "is of q, margin and residual, got it with fixed", "Leave it out"))
     if problems:
         raise SpecError(*problems)

@@ -9,6 +9,7 @@ import csv
 import gzip
 import json
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -31,7 +32,7 @@ def read_records(path: Path) -> Iterator[Record]:
         raise _broken(path, rule, "Convert it, or name other files")
     try:
         yield from readers[suffix](path)
-    except (UnicodeDecodeError, EOFError, OSError) as error:
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise _broken(path, f"cannot be read: {error}") from error
 
 

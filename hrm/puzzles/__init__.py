@@ -6,8 +6,12 @@ What is no puzzle of the task is refused with the rule that it breaks. One file 
 from __future__ import annotations
 
 import gzip
+import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from hrm.errors import Problem, SpecError
 
 MOST_PROBLEMS = 10
 _TABLES = (".csv", ".parquet", ".jsonl")
+_HEADER = "a first line that names the columns, such as source,question,answer,rating"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,19 @@ class Puzzle:
     identifier: int = 0
     """Of the puzzle table; 0 is the blank one."""
     notes: tuple[str, ...] = ()
+
+
+Build = Callable[[], Puzzle]
+"""Makes a puzzle of what was read: proves and solves it. Raises SpecError for what is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Puzzles of a text or a file, in their order."""
+
+    puzzles: list[Puzzle]
+    more: bool
+    """Whether others follow, of which nothing was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +75,7 @@ class PuzzleKind(ABC):
     """Reads, draws and judges the puzzles of one task."""
 
     @abstractmethod
-    def parse(self, text: str, place: str) -> list[Puzzle]:
+    def each(self, text: str, place: str) -> Iterator[Build]:
         """The puzzles of a text: of the command line, of the standard input, of a file. Raises SpecError."""
 
     @abstractmethod
@@ -76,25 +94,50 @@ class PuzzleKind(ABC):
     def drawn(self, puzzle: Puzzle, tokens: np.ndarray) -> list[list[Cell]]:
         """An answer [S], line by line."""
 
-    def read(self, path: Path) -> list[Puzzle]:
-        """The puzzles of a file. Raises SpecError with the first problems."""
+    def parse(self, text: str, place: str) -> list[Puzzle]:
+        """All puzzles of a text. Raises SpecError with the first problems."""
+        return made(self.each(text, place)).puzzles
+
+    def read(self, path: Path) -> Iterator[Build]:
+        """The puzzles of a file; a table's rows are read one by one. Raises SpecError."""
+        if path.is_dir():
+            raise refused(f"--file {path}", "is a folder", "Give a file in it")
         if not path.is_file():
             raise refused(f"--file {path}", "there is no such file", "Correct the path")
-        if Path(path.name.lower().removesuffix(".gz")).suffix not in _TABLES:
-            return self.parse(_text_in(path), str(path))
-        records = list(read_records(path))
-        if not records:
-            raise refused(str(path), "holds no row", "Give a file with puzzles")
-        puzzles: list[Puzzle] = []
-        problems: list[Problem] = []
-        for number, record in enumerate(records, 1):
-            try:
-                puzzles.append(self.of_record(record, f"{path}: row {number}"))
-            except SpecError as error:
-                problems += error.problems
-        if problems:
-            raise SpecError(*problems[:MOST_PROBLEMS])
-        return puzzles
+        suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+        if suffix not in _TABLES:
+            yield from self.each(_text_in(path), str(path))
+            return
+        number = 0
+        for number, record in enumerate(read_records(path), 1):
+            yield partial(self.of_record, record, f"{path}: row {number}")
+        if not number:
+            below = f" below {_HEADER}" if suffix == ".csv" else ""
+            raise refused(str(path), "holds no row" + (" below its header" if below else ""), f"Give puzzles{below}")
+
+
+def made(builds: Iterator[Build], most: int | None = None) -> Made:
+    """The first ones; what follows is not judged. Raises SpecError with the first problems of these."""
+    puzzles: list[Puzzle] = []
+    problems: list[Problem] = []
+    for build in islice(builds, most):
+        try:
+            puzzles.append(build())
+        except SpecError as error:
+            problems += error.problems
+        if len(problems) >= MOST_PROBLEMS:
+            break
+    if problems:
+        raise SpecError(*problems[:MOST_PROBLEMS])
+    return Made(puzzles, _follows(builds))
+
+
+def _follows(builds: Iterator[Build]) -> bool:
+    """Whether something does, be it broken."""
+    try:
+        return next(builds, None) is not None
+    except SpecError:
+        return True
 
 
 def refused(place: str, rule: str, way_out: str) -> SpecError:
@@ -107,9 +150,8 @@ def text_of(record: dict[str, Any], name: str, place: str) -> str:
     value = record.get(name)
     if name == "question" and not value:
         found = ", ".join(map(str, record)) or "nothing"
-        raise refused(
-            place, f"must have a column `question`, got {found}", "Name the columns source,question,answer,rating"
-        )
+        rule = "`question` is empty" if name in record else f"must have a column `question`, got {found}"
+        raise refused(place, rule, "Fill it in" if name in record else f"Give {_HEADER}")
     return str(value or "").strip("\r\n")
 
 
@@ -118,7 +160,7 @@ def _text_in(path: Path) -> str:
     try:
         content = path.read_bytes()
         return (gzip.decompress(content) if path.name.lower().endswith(".gz") else content).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise refused(str(path), f"cannot be read as text: {error}", "Give a text file, a CSV or JSON") from error
 
 

@@ -7,7 +7,8 @@ task is in its identifier, so that it hardly solves others. One pass over the in
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from hrm.data.arc_forms import BLACK, PAD, corners, moved_to_corner, read_out
 from hrm.data.arc_rows import canvas_of
 from hrm.data.arc_tasks import Grid, grid_of
-from hrm.puzzles import Cell, Puzzle, PuzzleKind, Verdict, refused
+from hrm.puzzles import Build, Cell, Puzzle, PuzzleKind, Verdict, refused
 
 UNKNOWN = "The model's data has no task {name!r}: it got the blank puzzle identifier."
 
@@ -28,7 +29,7 @@ class ArcPuzzles(PuzzleKind):
         """identifiers: by task the first of its puzzle identifiers."""
         self.canvas, self.identifiers = canvas, identifiers
 
-    def parse(self, text: str, place: str) -> list[Puzzle]:
+    def each(self, text: str, place: str) -> Iterator[Build]:
         """A task (`train`, `test`), or tasks by name."""
         try:
             content = json.loads(text)
@@ -39,7 +40,9 @@ class ArcPuzzles(PuzzleKind):
             raise refused(
                 place, "must hold a task (`train` and `test`), or tasks by name", "Give a task of ARC as JSON"
             )
-        return [puzzle for name, task in tasks.items() for puzzle in self._puzzles(name, task, place)]
+        for name, task in tasks.items():
+            for number in range(1, len(task["test"]) + 1):
+                yield partial(self._puzzle, name, task, number, place)
 
     def of_record(self, record: dict[str, Any], place: str) -> Puzzle:
         raise refused(place, "ARC tasks are JSON, and this is a table", "Give a .json file")
@@ -64,17 +67,14 @@ class ArcPuzzles(PuzzleKind):
     def drawn(self, puzzle: Puzzle, tokens: np.ndarray) -> list[list[Cell]]:
         return self._drawn(self._grid(puzzle, tokens))
 
-    def _puzzles(self, name: str, task: Any, place: str) -> list[Puzzle]:
-        """Of every test input. Raises SpecError for what is no grid, or too large."""
-        found = []
-        identifier = self.identifiers.get(name, 0)
+    def _puzzle(self, name: str, task: Any, number: int, place: str) -> Puzzle:
+        """Of a test input, from 1. Raises SpecError for what is no grid, or too large."""
+        identifier, pair = self.identifiers.get(name, 0), task["test"][number - 1]
         notes = () if identifier else (UNKNOWN.format(name=name),)
-        for number, pair in enumerate(task["test"], 1):
-            where = f"{place}: {name}, test {number}" if name not in place else f"{place}: test {number}"
-            inputs = self._canvas(pair, "input", where)
-            answer = self._canvas(pair, "output", where) if pair.get("output") is not None else None
-            found.append(Puzzle(where, inputs, answer, identifier, notes))
-        return found
+        where = f"{place}: {name}, test {number}" if name not in place else f"{place}: test {number}"
+        inputs = self._canvas(pair, "input", where)
+        answer = self._canvas(pair, "output", where) if pair.get("output") is not None else None
+        return Puzzle(where, inputs, answer, identifier, notes)
 
     def _canvas(self, pair: Any, side: str, place: str) -> np.ndarray:
         grid = grid_of(pair.get(side))

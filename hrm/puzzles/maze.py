@@ -6,6 +6,8 @@ other characters, and mazes without a way from S to G.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from hrm.data.maze_grids import (
     path_steps,
     shortest_steps,
 )
-from hrm.puzzles import Cell, Puzzle, PuzzleKind, Verdict, refused, text_of
+from hrm.puzzles import Build, Cell, Puzzle, PuzzleKind, Verdict, refused, text_of
 
 _ROLES = {WALL: "wall", OPEN: "", START: "end", GOAL: "end", PATH: "path"}
 _KNOWN = f"{MARKS}."
@@ -34,28 +36,18 @@ class MazePuzzles(PuzzleKind):
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def parse(self, text: str, place: str) -> list[Puzzle]:
+    def each(self, text: str, place: str) -> Iterator[Build]:
         """One maze in lines; or mazes of one line each."""
-        lines = text.strip("\r\n").splitlines()
-        if lines and all(len(line) == self.size**2 for line in lines):
-            return [
-                self._puzzle(line, f"{place}: line {at}" if len(lines) > 1 else place)
-                for at, line in enumerate(lines, 1)
-            ]
-        widest = max(map(len, lines), default=0)
-        if len(lines) != self.size or widest > self.size:
-            rule = (
-                f"must have {self.size} lines of {self.size} cells, as the model's mazes, got {len(lines)} of {widest}"
-            )
-            raise refused(place, rule, "Give a maze of that size, or a checkpoint of this one")
-        return [self._puzzle("".join(line.ljust(self.size) for line in lines), place)]
+        lines = text.splitlines()
+        listed = [(at, line) for at, line in enumerate(lines, 1) if line]
+        if any(len(line) == self.size**2 for _, line in listed):
+            for at, line in listed:
+                yield partial(self._in_a_line, line, f"{place}: line {at}" if len(listed) > 1 else place)
+        else:
+            yield partial(self._in_lines, lines, place)
 
     def of_record(self, record: dict[str, Any], place: str) -> Puzzle:
-        cells = text_of(record, "question", place)
-        if len(cells) != self.size**2:
-            rule = f"`question` must have {self.size**2} cells (the model's mazes are of {self.size} by {self.size})"
-            raise refused(place, f"{rule}, got {len(cells)}", "Give mazes of that size")
-        return self._puzzle(cells, place)
+        return self._in_a_line(text_of(record, "question", place), place, "`question` ")
 
     def judge(self, puzzle: Puzzle, tokens: np.ndarray) -> Verdict:
         least = int(shortest_steps(puzzle.inputs[None])[0])
@@ -71,6 +63,24 @@ class MazePuzzles(PuzzleKind):
 
     def drawn(self, puzzle: Puzzle, tokens: np.ndarray) -> list[list[Cell]]:
         return self._drawn(tokens)
+
+    def _in_lines(self, lines: list[str], place: str) -> Puzzle:
+        """Open cells at the end of a line may be missing; empty lines around the maze are left out."""
+        while len(lines) > self.size and not (lines[0] and lines[-1]):
+            lines = lines[:-1] if not lines[-1] else lines[1:]
+        widest = max(map(len, lines), default=0)
+        if len(lines) != self.size or widest > self.size:
+            rule = (
+                f"must have {self.size} lines of {self.size} cells, as the model's mazes, got {len(lines)} of {widest}"
+            )
+            raise refused(place, rule, "Give a maze of that size, or a checkpoint of this one")
+        return self._puzzle("".join(line.ljust(self.size) for line in lines), place)
+
+    def _in_a_line(self, cells: str, place: str, name: str = "") -> Puzzle:
+        if len(cells) != self.size**2:
+            rule = f"{name}must have {self.size**2} cells (the model's mazes are of {self.size} by {self.size})"
+            raise refused(place, f"{rule}, got {len(cells)}", "Give mazes of that size, open cells at the end, too")
+        return self._puzzle(cells, place)
 
     def _puzzle(self, cells: str, place: str) -> Puzzle:
         if strange := set(cells) - set(_KNOWN):

@@ -7,12 +7,14 @@ box, and puzzles without any solution. One of several solutions may be solved: a
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from hrm.data.sudoku_grids import BOXES, is_complete, solutions
-from hrm.puzzles import Cell, Puzzle, PuzzleKind, Verdict, refused, text_of
+from hrm.puzzles import Build, Cell, Puzzle, PuzzleKind, Verdict, refused, text_of
 from hrm.tasks.sudoku import BLANK
 
 _RULE_LINE = re.compile(r"[\s\-+=|]*[\-+=][\s\-+=|]*")
@@ -30,12 +32,18 @@ class SudokuPuzzles(PuzzleKind):
     def __init__(self, size: int) -> None:
         self.size, self.digits = size, "123456789"[:size]
 
-    def parse(self, text: str, place: str) -> list[Puzzle]:
-        """One puzzle, or a list of one to a line."""
-        lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-        if len(lines) > 1 and all(len(line.strip()) == self.size**2 for line in lines):
-            return [self._puzzle(line.strip(), f"{place}: line {at}") for at, line in enumerate(lines, 1)]
-        return [self._puzzle(self._cells(text), place)]
+    def each(self, text: str, place: str) -> Iterator[Build]:
+        """One puzzle, or a list of one to a line; lines that begin with # are comments."""
+        lines = [(at, line) for at, line in enumerate(text.splitlines(), 1) if not line.lstrip().startswith("#")]
+        cells = self.size**2
+        listed = [(at, line if len(line) == cells else line.strip()) for at, line in lines if line.strip()]
+        fits = [len(line) == cells for _, line in listed]
+        one = "\n".join(line for _, line in lines)
+        if len(listed) > 1 and any(fits) and (all(fits) or len(self._cells(one)) != cells):
+            for at, line in listed:
+                yield partial(self._puzzle, line, f"{place}: line {at}")
+        else:
+            yield partial(self._puzzle, self._cells(one), place)
 
     def of_record(self, record: dict[str, Any], place: str) -> Puzzle:
         return self._puzzle(text_of(record, "question", place), place)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import MakeTrial
+from torch.utils.flop_counter import FlopCounterMode
 
-from hrm.adaptive import Adapted, Retry, adapt
+from hrm.adaptive import Adapted, Cost, Retry, adapt, cost_of
 from hrm.contexts import contexts, cut
 from hrm.data.dataset import Dataset, build_dataset
 from hrm.depth import Depth, depth
@@ -19,7 +20,7 @@ from hrm.evaluate import to_device
 from hrm.halting_scores import READ_AT, Halt, Rule, rules_for
 from hrm.models import Model
 from hrm.nn.draws import Draws
-from hrm.tasks import IGNORE
+from hrm.tasks import IGNORE, TaskShape
 from hrm.tasks.sudoku import SudokuSpec
 from hrm.tasks.text import TextSpec
 from hrm.trial import TrialSpec
@@ -131,9 +132,27 @@ def test_what_is_claimed_to_be_computed_is_what_the_model_computes(
     again = adapt(model, gather, numbers, trial, halt, batch_size=5)
     assert sum(rows) == again.spent.sum() == found.spent.sum()
     assert max(rows) <= 5
-    assert again.flops(7.0) == 7.0 * sum(rows)
+    assert again.flops(Cost(7.0, 2.0)).sum() == 7.0 * sum(rows) + 2.0 * len(numbers)
     full = len(numbers) * (4 if kind in TEXT_MODELS else 6)
     assert sum(rows) < full
+
+
+@pytest.mark.parametrize("kind", ["trm", "text", "text with a Q"])
+def test_the_flops_are_those_that_are_computed_though_answers_are_read_once_and_contexts_at_one_position(
+    make_trial: MakeTrial, storage: Path, kind: str
+) -> None:
+    _, dataset, trial = built(make_trial, storage, kind)
+    shape = TaskShape(4000, dataset.shape.sequence_length, dataset.shape.num_puzzle_identifiers)
+    model, rows = trial.model.build(shape), dataset.split("train")
+    model.configure(torch.float32, "explicit")
+    gather = contexts(rows.gather) if kind in TEXT_MODELS else rows.gather
+    for retry in (None, Retry(below=1.0, segments=1)):
+        with FlopCounterMode(display=False) as counter:
+            found = adapt(model, gather, np.arange(6), trial, Halt("residual", 3, 0.2), retry=retry)
+        assert found.answers.sum() == 6 * (1 if retry is None else 2)
+        counted, cost = counter.get_total_flops(), cost_of(trial.model, shape, kind in TEXT_MODELS)
+        assert found.flops(cost).sum() == pytest.approx(counted, rel=1e-3)
+    assert cost.answer * shape.sequence_length > cost.segment or kind not in TEXT_MODELS, "or the head hardly counts"
 
 
 def test_a_free_place_is_taken_by_the_next_row(make_trial: MakeTrial, storage: Path) -> None:

@@ -8,14 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.adaptive import Adaptivity, Run, outcome, retried
+from analysis.adaptive import Adaptivity, Outcome, Run, accuracy_words, outcome, retried
 from analysis.adaptive_choice import Choice, choose
-from analysis.adaptive_page import in_short, render_adaptivity
-from hrm.adaptive import Adapted, Retry
+from analysis.adaptive_page import in_short, render_adaptivity, time_words
+from analysis.checkpoints.row_intervals import Estimate, Sums, difference
+from hrm.adaptive import Adapted, Cost, Retry
 from hrm.depth import Depth
 from hrm.halting_scores import Halt
 
 ROWS, SEGMENTS = 400, 4
+COST = Cost(10.0, 0.0)
 
 
 def course(knows: bool) -> Depth:
@@ -73,7 +75,7 @@ def run(spent: np.ndarray, right: np.ndarray, seconds: float) -> Run:
     count = len(spent)
     none = np.zeros(count, dtype=np.int64)
     sure = np.where(right > 0, 0.9, 0.2)
-    found = Adapted(none, none[:, None], 1.0 - right, spent, sure, spent, none, "q", seconds)
+    found = Adapted(none, none[:, None], 1.0 - right, spent, sure, spent, none, none + 1, "q", seconds)
     return Run(found, right, np.ones(count), [seconds, 2 * seconds, seconds])
 
 
@@ -92,9 +94,9 @@ def made(spent: np.ndarray, right: np.ndarray) -> Adaptivity:
         confidence="q",
         validation_rows=ROWS,
         test_rows=ROWS,
-        flops_per_segment=10.0,
+        cost=COST,
         choices=[choice],
-        outcomes=[outcome("full", "full", full, groups, 10.0, None), outcome("q", "q", own, groups, 10.0, full)],
+        outcomes=[outcome("full", "full", full, groups, COST, None), outcome("q", "q", own, groups, COST, full)],
         retried=[retried("q", Retry(0.5, segments=2), more, own, groups)],
         device="1 CPU thread",
         command="python -m orchestrator checkpoint adapt x",
@@ -121,11 +123,86 @@ def test_savings_are_those_of_segments_and_of_measured_time_each_with_its_spread
 
 def test_a_rule_that_saves_nothing_or_loses_accuracy_is_named_so() -> None:
     nothing = made(np.full(ROWS, SEGMENTS), course(True).right[-1])
-    assert "saves nothing" in nothing.outcomes[1].verdict
+    assert "saves nothing" in nothing.outcomes[1].verdict(0.01)
     assert nothing.lead() == "No rule saves compute without a loss of accuracy here."
     worse = made(np.ones(ROWS, dtype=np.int64), course(True).right[0])
-    assert "worse, by -60.0 points" in worse.outcomes[1].verdict
+    assert "worse, by -60.0 points" in worse.outcomes[1].verdict(0.01)
     assert worse.lead() == nothing.lead()
+
+
+def lost_and_gained(lost: int, gained: int, rows: int = 100) -> Estimate:
+    full = np.repeat([1.0, 0.0], [rows - gained, gained])
+    own = np.concatenate([np.zeros(lost), np.ones(rows - lost)])
+    return difference(Sums(own, np.ones(rows), True), Sums(full, np.ones(rows), True), np.arange(rows))
+
+
+def test_an_accuracy_is_equal_only_where_its_interval_rules_a_loss_out() -> None:
+    open_ = lost_and_gained(8, 2)
+    assert "no difference of accuracy is shown, but up to 12.2 points may be lost, -6.0" in accuracy_words(open_, 0.01)
+    assert "equal to within 15 points" in accuracy_words(open_, 0.15)
+    assert "equal to within 1 point, -0.1 points" in accuracy_words(lost_and_gained(6, 4, 2000), 0.01)
+    assert "worse, by -12.0" in accuracy_words(lost_and_gained(12, 0), 0.5)
+    assert "better, by +12.0" in accuracy_words(lost_and_gained(0, 12), 0.5)
+    assert "no difference" in accuracy_words(Estimate(0.0, None, None, 1), 0.01)
+
+
+def against(full: Run, *own: tuple[str, int, np.ndarray]) -> Adaptivity:
+    """Rules by name, each with the segments that all its rows get, and what is right."""
+    groups, found = np.arange(len(full.right)), made(np.full(ROWS, SEGMENTS), course(True).right[-1])
+    outcomes: list[Outcome] = [outcome("full", "full", full, groups, COST, None)]
+    for rule, spent, right in own:
+        outcomes.append(outcome(rule, rule, run(np.full(len(right), spent), right, 3.0), groups, COST, full))
+    return replace(found, outcomes=outcomes, retried=[], test_rows=len(full.right))
+
+
+def test_the_lead_takes_the_largest_saving_among_those_that_are_shown_to_lose_nothing() -> None:
+    whole, rows = np.ones(2000), np.arange(2000)
+    full = run(np.full(2000, SEGMENTS), whole, 4.0)
+    doubtful = np.where(rows < 20, 0.0, 1.0)
+    clear = against(full, ("q", 3, whole), ("residual", 2, np.where(rows < 200, 0.0, 1.0)))
+    assert clear.lead().startswith("q saves 25.0 %")
+    broken = run(np.full(2000, SEGMENTS), np.where(rows >= 1990, 0.0, 1.0), 4.0)
+    unsure = against(broken, ("q", 3, doubtful))
+    assert unsure.lead().startswith("No rule that saves compute is shown to keep the accuracy. q saves 25.0 %")
+    assert "up to 1.1 points may be lost" in unsure.lead()
+    assert against(broken, ("fixed", 3, broken.right), ("q", 2, doubtful)).lead().startswith("fixed saves 25.0 %")
+    few = run(np.full(2000, SEGMENTS), np.where(rows < 9, 1.0, 0.0), 4.0)
+    assert against(few, ("q", 1, few.right)).lead() == (
+        "Only 9 of 2,000 rows are right at full depth: an equal accuracy means little here."
+    )
+
+
+def test_where_a_fixed_depth_saves_as_much_nothing_adaptive_is_shown() -> None:
+    whole = np.ones(2000)
+    full = run(np.full(2000, SEGMENTS), whole, 4.0)
+    said = "A fixed depth of 2 saves as much: nothing adaptive is shown"
+    assert said in against(full, ("fixed", 2, whole), ("q", 2, whole)).findings()
+    assert said in against(full, ("fixed", 2, whole), ("q", 1, np.zeros(2000))).findings()
+    assert said not in against(full, ("fixed", 2, whole), ("q", 1, whole)).findings()
+    assert said not in against(full, ("fixed", 2, whole)).findings()
+
+
+def test_nothing_is_said_to_save_more_than_all_but_the_first_segment() -> None:
+    some = np.ones(20)
+    full = run(np.full(20, SEGMENTS), some, 4.0)
+    saved = against(full, ("q", 1, some)).outcomes[1].saved
+    assert saved is not None
+    assert saved.value == saved.high == 0.75
+    assert saved.low is not None
+    assert saved.low < 0.75
+
+
+def test_unsure_rows_are_those_below_whether_or_not_more_brought_anything() -> None:
+    spent = np.full(ROWS, 2)
+    before = run(spent, course(True).right[-1], 3.0)
+    found = retried("q", Retry(0.5), before, before, np.arange(ROWS))
+    assert found.rows == ROWS // 5
+    assert "no row was below" not in found.verdict
+
+
+def test_the_median_of_an_even_number_of_times_lies_between_the_two_in_the_middle() -> None:
+    one = replace(made(np.full(ROWS, 2), np.ones(ROWS)).outcomes[1], seconds_saved=[0.4, 0.1, 0.2, 0.3])
+    assert time_words(one) == "25 % (10 to 40)"
 
 
 def test_the_page_and_the_json_hold_every_number_and_escape_what_comes_from_data() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hrm.data.dataset import build_dataset
 from hrm.data.sources import SourceSpec
 from hrm.data.sudoku_grids import solve
 from hrm.errors import SpecError
-from hrm.puzzles import as_lines
+from hrm.puzzles import as_lines, made
 from hrm.puzzles.arc import ArcPuzzles
 from hrm.puzzles.maze import MazePuzzles
 from hrm.puzzles.sudoku import SudokuPuzzles
@@ -57,6 +58,8 @@ def tokens(text: str, marks: str, first: int) -> np.ndarray:
         IN_LINES.replace(".", " "),
         f"\n{IN_LINES}\n\n",
         DRAWN,
+        f"# a comment\n{EASY}\n",
+        f"# a comment\n{IN_LINES}\n",
     ],
 )
 def test_a_sudoku_is_read_in_every_way_that_people_write_it(text: str) -> None:
@@ -91,12 +94,14 @@ def test_a_sudoku_is_the_row_that_the_task_makes_of_it(tmp_path: Path) -> None:
         (NINE, "5" + "." * 8 + "5" + "." * 71, "5 is given twice in column 1"),
         (NINE, "5" + "." * 9 + "5" + "." * 70, "5 is given twice in box 1"),
         (FOUR, "12.." + "..3." + "...." + "...3", "has no solution"),
+        (NINE, f"# easy\n{EASY}\n{EASY[:-1]}\n{EASY}", "the grid: line 3: must have 81 cells"),
         (MAZES, MAZE.replace("S", " "), "must have one S, got 0"),
         (MAZES, MAZE.replace("G", " "), "must have one G, got 0"),
         (MAZES, MAZE.replace("S ", "SG"), "must have one G, got 2"),
         (MAZES, MAZE.replace("# #", "#x#"), "got 'x'"),
         (MAZES, "S #\n# #\n  G", "must have 5 lines of 5 cells, as the model's mazes, got 3 of 3"),
         (MAZES, "S #  \n###  \n     \n # # \n  # G\n", "has no way from S to G"),
+        (MAZES, "S   G" + 20 * " " + "\n" + "S   G" + 19 * " ", "the grid: line 2: must have 25 cells"),
     ],
 )
 def test_what_is_no_puzzle_is_refused_with_its_rule(kind: SudokuPuzzles | MazePuzzles, text: str, said: str) -> None:
@@ -145,7 +150,7 @@ def test_mazes_of_both_layouts_are_rows_of_the_task(tmp_path: Path) -> None:
     dataset = build_dataset(spec, tmp_path)
     row = dataset.split("test").gather(np.arange(1))
     text = spec.render(row["inputs"][0].tolist(), dataset.manifest.vocabulary)
-    for layout in (text, text.replace("\n", ""), text.replace(" ", "."), f"\n{text}\n"):
+    for layout in (text, text.replace("\n", ""), text.replace(" ", "."), f"\n{text}\n", f"{text}\n\n"):
         (puzzle,) = MAZES.parse(layout, "the grid")
         assert np.array_equal(puzzle.inputs, row["inputs"][0])
         assert puzzle.answer is not None
@@ -155,6 +160,15 @@ def test_mazes_of_both_layouts_are_rows_of_the_task(tmp_path: Path) -> None:
     (cleared,) = MAZES.parse(answered, "the grid")
     assert np.array_equal(cleared.inputs, row["inputs"][0])
     assert "taken out" in cleared.notes[0]
+
+
+def test_a_maze_whose_open_lines_have_lost_their_spaces_is_the_same(tmp_path: Path) -> None:
+    (whole,) = MAZES.parse("     \nS #  \n#    \n #   \n    G", "the grid")
+    for text in ("\nS #\n#\n #\n    G", "\nS #\n#\n #\n    G\n", "\nS #\r\n#\r\n #\r\n    G\r\n"):
+        (puzzle,) = MAZES.parse(text, "the grid")
+        assert np.array_equal(puzzle.inputs, whole.inputs)
+    (open_below,) = MAZES.parse("S   G\n\n\n\n\n", "the grid")
+    assert (open_below.inputs.reshape(5, 5)[1:] == 2).all()
 
 
 def test_a_path_is_valid_only_if_it_is_whole_and_the_best_only_if_no_shorter_one_is_there() -> None:
@@ -173,24 +187,60 @@ def test_a_path_is_valid_only_if_it_is_whole_and_the_best_only_if_no_shorter_one
 def test_files_in_the_original_layout_are_read_row_by_row(tmp_path: Path) -> None:
     table = tmp_path / "puzzles.csv"
     table.write_text(f"source,question,answer,rating\nx,{EASY},{SOLVED},3\ny,{SOLVED},{SOLVED},0\n")
-    found = NINE.read(table)
-    assert [puzzle.place for puzzle in found] == [f"{table}: row 1", f"{table}: row 2"]
+    found = made(NINE.read(table))
+    assert [puzzle.place for puzzle in found.puzzles] == [f"{table}: row 1", f"{table}: row 2"]
+    assert not found.more
     listed = tmp_path / "list.txt"
     listed.write_text(f"# a comment\n{EASY}\n{SOLVED}\n")
-    assert len(NINE.read(listed)) == 2
+    assert [puzzle.place for puzzle in made(NINE.read(listed)).puzzles] == [f"{listed}: line 2", f"{listed}: line 3"]
     table.write_text(f"source,question,answer,rating\nx,{EASY[1:]},,3\ny,12,,0\n")
     with pytest.raises(SpecError) as caught:
-        NINE.read(table)
+        made(NINE.read(table))
     assert [problem.place for problem in caught.value.problems] == [f"{table}: row 1", f"{table}: row 2"]
     for content in (b"\xff\xfe\x00", b""):
         listed.write_bytes(content)
         with pytest.raises(SpecError, match=r"list\.txt"):
-            NINE.read(listed)
+            made(NINE.read(listed))
     with pytest.raises(SpecError, match="no such file"):
-        NINE.read(tmp_path / "none.txt")
-    table.write_text("cells\n1\n")
-    with pytest.raises(SpecError, match="must have a column `question`"):
-        NINE.read(table)
+        made(NINE.read(tmp_path / "none.txt"))
+    with pytest.raises(SpecError, match="is a folder"):
+        made(NINE.read(tmp_path))
+    for content, said in (
+        ("cells\n1\n", "must have a column `question`"),
+        (f"a,{EASY},{SOLVED},3\n", "holds no row below its header. Give puzzles below a first line that names"),
+        ("question,answer\n,3\n", "`question` is empty"),
+    ):
+        table.write_text(content)
+        with pytest.raises(SpecError, match=said):
+            made(NINE.read(table))
+
+
+@pytest.mark.parametrize("name", ["puzzles.csv", "puzzles.txt", "puzzles.csv.gz"])
+def test_only_so_many_puzzles_are_made_and_what_follows_is_not_judged(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solved: list[str] = []
+    own = NINE._puzzle
+    monkeypatch.setattr(NINE, "_puzzle", lambda cells, place: solved.append(place) or own(cells, place))
+    path, table = tmp_path / name, ".csv" in name
+    lines = [EASY, SOLVED, "no puzzle", "11" + EASY[2:]]
+    text = "\n".join(["source,question", *(f"x,{line}" for line in lines)] if table else lines)
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    found = made(NINE.read(path), 2)
+    assert found.more
+    assert len(found.puzzles) == len(solved) == 2
+    with pytest.raises(SpecError, match=r"3: must have 81 cells .*, got 9") as caught:
+        made(NINE.read(path), 3)
+    assert len(caught.value.problems) == 1
+
+
+def test_a_damaged_gzip_is_refused_as_what_it_is(tmp_path: Path) -> None:
+    packed = gzip.compress("\n".join(["question", *[EASY] * 50]).encode())
+    for name in ("list.txt.gz", "table.csv.gz"):
+        for content in (packed[:-12], packed[:20] + b"\x00\xff\x12" + packed[23:], b"no gzip"):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(SpecError, match="cannot be read"):
+                made(NINE.read(tmp_path / name))
 
 
 TASK = {
@@ -203,7 +253,7 @@ def test_every_test_input_of_an_arc_task_is_a_puzzle_and_its_output_judges_it(tm
     arc = ArcPuzzles(6, {"known": 17})
     path = tmp_path / "known.json"
     path.write_text(json.dumps(TASK))
-    first, second = arc.read(path)
+    first, second = made(arc.read(path)).puzzles
     assert (first.identifier, first.notes, second.place) == (17, (), f"{path}: test 2")
     assert first.answer is not None
     assert second.answer is None

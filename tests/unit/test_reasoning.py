@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,19 @@ def test_the_findings_name_the_rows_that_halt_early_and_those_where_the_q_is_wro
     assert "takes a wrong answer for a right one in row 9" in said
     assert "z_H moves by 140 % of its size, at the last by 26 %" in said
     assert "trained with 2 segments" in said
+
+
+def test_rows_that_the_rule_of_training_has_not_ended_yet_are_said_to_be_open() -> None:
+    trace = replace(hand_made(), halts=np.array([2, 0]))
+    some = made(examples=examples_of(trace, mark, filled_in=True, q_continues=True), trained_segments=6)
+    said = findings(some)
+    assert [example.halts for example in some.examples] == [2, None]
+    assert "The rule of training would have ended row 7 at segment 2." in said
+    assert "ended row 9: these are 4 segments, and it gives up to 6." in " ".join(said)
+    assert "would halt" not in in_words(some.examples[1])
+    none = replace(trace, halts=np.array([0, 0]))
+    said = findings(made(examples=examples_of(none, mark, filled_in=True, q_continues=True), trained_segments=6))
+    assert "It is open where the rule of training would have ended any of them" in " ".join(said)
 
 
 def test_nothing_from_data_is_html_and_the_json_is_strict() -> None:

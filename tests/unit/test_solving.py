@@ -92,7 +92,9 @@ def test_a_sudoku_of_the_command_line_is_answered_with_its_verdict(tmp_path: Pat
     assert "\x1b[" not in shown, "no colours where there is no terminal"
 
 
-def test_solve_answers_as_the_model_does_on_the_same_row(tmp_path: Path, capsys: Said) -> None:
+def test_solve_answers_as_the_model_does_on_the_same_row(
+    tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = SudokuSpec.smoke()
     path = saved(tmp_path, task)
     dataset = build_dataset(task, tmp_path / "data")
@@ -111,8 +113,12 @@ def test_solve_answers_as_the_model_does_on_the_same_row(tmp_path: Path, capsys:
     for one, tokens in zip(found, expected.tokens, strict=True):
         marks = "".join(one["answer"]).replace(" ", "")
         assert marks == "".join("?" if token == 0 else dataset.manifest.vocabulary[token] for token in tokens)
-    few = facts(capsys, path, "--file", table, "--storage", tmp_path, "--limit", 2)["puzzles"]
-    assert [one["place"] for one in few] == [f"{table}: row 1", f"{table}: row 2"]
+    few = facts(capsys, path, "--file", table, "--storage", tmp_path, "--limit", 2)
+    assert [one["place"] for one in few["puzzles"]] == [f"{table}: row 1", f"{table}: row 2"]
+    assert few["more_follow"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([*questions[:2], "no puzzle"])))
+    assert main(["solve", str(path), "--storage", str(tmp_path), "--limit", "2"]) == 0
+    assert "More follow, which were not looked at; --limit solves more of them" in capsys.readouterr().out
 
 
 def test_the_standard_input_a_maze_and_an_arc_task_are_solved_too(
@@ -137,7 +143,9 @@ def test_an_unsure_puzzle_is_given_more_and_says_so(tmp_path: Path, capsys: Said
     (one,) = facts(capsys, path, GIVENS, "--storage", tmp_path, "--halt", "fixed", "--retry-below", 1.0)["puzzles"]
     assert (one["restarts"], one["segments_computed"]) == (4, 5 * 8)
     assert main(["solve", str(path), GIVENS, "--storage", str(tmp_path), "--halt", "fixed", "--retry-below", "1"]) == 0
-    assert "40 computed, 4 further starts" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "40 computed, 4 further starts" in shown
+    assert f"{one['segments']} of at most 4 + 4 segments" in shown
 
 
 def test_an_imported_original_checkpoint_solves_with_a_task(tmp_path: Path, capsys: Said) -> None:
@@ -155,7 +163,9 @@ def test_an_imported_original_checkpoint_solves_with_a_task(tmp_path: Path, caps
     assert theirs["puzzles"][0]["answer"] == ours["puzzles"][0]["answer"]
 
 
-def test_what_cannot_be_solved_is_refused_with_the_way_out(tmp_path: Path, capsys: Said) -> None:
+def test_what_cannot_be_solved_is_refused_with_the_way_out(
+    tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, text = saved(tmp_path, SudokuSpec.smoke()), saved(tmp_path, RedTeamSpec.smoke())
     where = ("--storage", tmp_path)
     assert "must have 16 cells" in problem(capsys, path, "123", *where)
@@ -168,7 +178,23 @@ def test_what_cannot_be_solved_is_refused_with_the_way_out(tmp_path: Path, capsy
     assert "must be >= 1" in problem(capsys, path, GIVENS, "--segments", 0, *where)
     assert "got 2.0" in problem(capsys, path, GIVENS, "--retry-below", 2, *where)
     assert "`margin` needs" in problem(capsys, path, GIVENS, "--halt", "margin", *where)
-    assert "with fixed" in problem(capsys, path, GIVENS, "--halt", "fixed", "--threshold", 1, *where)
+    for rule, threshold, said in (
+        ("fixed", "1", "got 1 with fixed"),
+        ("q", "90", "must be >= 0 and <= 1 for q, got 90"),
+        ("q", "nan", "got nan"),
+        ("margin", "-0.1", "got -0.1"),
+        ("residual", "0", "must be > 0 and finite"),
+        ("residual", "inf", "got inf"),
+    ):
+        assert said in problem(capsys, path, GIVENS, "--halt", rule, f"--threshold={threshold}", *where)
+    (tmp_path / "grid.txt").write_text(GIVENS)
+    assert "Give it with --file" in problem(capsys, path, tmp_path / "grid.txt", *where)
+    assert "is a folder" in problem(capsys, path, "--file", tmp_path, *where)
+    monkeypatch.setattr("sys.stdin", None)
+    assert "needs a puzzle, got none" in problem(capsys, path, *where)
+    assert "needs a puzzle, got none" in problem(capsys, path, "-", *where)
+    plain = saved(tmp_path, MazeSpec.smoke(), halting={"segments": 4})
+    assert "got 0.9 with fixed" in problem(capsys, plain, MAZE, "--threshold", 0.9, *where)
 
 
 def test_the_adaptive_report_of_a_checkpoint_is_written_and_says_the_same_in_json(tmp_path: Path, capsys: Said) -> None:
@@ -190,15 +216,19 @@ def test_the_adaptive_report_of_a_checkpoint_is_written_and_says_the_same_in_jso
     assert [one["rule"] for one in found["outcomes"]] == ["full", "fixed", "q", "residual"]
     assert found["retried"][0]["name"] == "full depth"
     full = found["outcomes"][0]
-    assert full["flops"] == pytest.approx(8 * 4 * found["flops_per_segment"])
+    assert full["flops"] == pytest.approx(8 * (4 * found["cost"]["segment"] + found["cost"]["answer"]))
     for one in found["outcomes"][1:]:
         assert one["flops"] == pytest.approx(full["flops"] * (1.0 - one["saved"]["value"]))
     assert "Accuracy against compute" in (tmp_path / "out" / "report.html").read_text()
     for wrong, said in (
         (["--metric", "blank_accuracy"], "no yes or no of every row"),
-        (["--metric", "nonsense"], "there is no metric"),
+        (
+            ["--metric", "nonsense"],
+            "Give one of exact_accuracy, valid_grid, exact_accuracy_guesses_0.",
+        ),
+        (["--retry-segments", "0"], "must be >= 1 where --retry-below is 0.5 and there are no restarts, got 0"),
         (["--rules", "margin"], "`margin` needs"),
-        (["--segments", "1"], "several segments"),
+        (["--segments", "1"], "must be several segments"),
         (["--rows", "1"], "must be >= 2"),
     ):
         assert main(["checkpoint", "adapt", str(path), "--storage", str(tmp_path), *wrong]) == 2
@@ -213,3 +243,40 @@ def test_the_adaptive_report_of_a_text_model_is_about_the_next_token(tmp_path: P
     assert found["metric"] == "next_token_accuracy"
     assert [one["rule"] for one in found["outcomes"]] == ["full", "fixed", "residual"]
     assert found["confidence"] == "least"
+
+
+def test_a_model_without_a_state_is_refused_as_such(
+    tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path, SudokuSpec.smoke())
+    monkeypatch.setattr("orchestrator.adapting.has_state", lambda model: False)
+    assert main(["checkpoint", "adapt", str(path), "--storage", str(tmp_path), "--segments", "4"]) == 2
+    assert "must hand a state on" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path, SudokuSpec.smoke())
+    monkeypatch.setattr("orchestrator.adapting.depth", lambda *_, **__: pytest.fail("it was measured"))
+    (tmp_path / "taken").write_text("a file")
+    options = ["--storage", str(tmp_path), "--output", str(tmp_path / "taken" / "out")]
+    assert main(["checkpoint", "adapt", str(path), *options]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_terminal_sees_what_is_being_measured_and_nobody_else_does(
+    tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path, SudokuSpec.smoke())
+    base = ["checkpoint", "adapt", str(path), "--storage", str(tmp_path), "--repeats", "1", "--rules", "q"]
+    assert main(base) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert main([*base, "--json"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(base) == 0
+    told = capsys.readouterr().err
+    assert "All 4 segments of 8 rows of validation" in told
+    assert "Run 4 of 4: q >= " in told
+    assert "retried below 0.5, 8 rows of test" in told
