@@ -98,7 +98,21 @@ def open_checkpoint(path: Path) -> Checkpoint:
     except DamagedCheckpointError as error:
         rule = f"is no whole checkpoint: {error}" if path.exists() else "there is no such folder"
         way_out = "Give the folder of a checkpoint; `checkpoint import` makes one of an original state dict"
+        if _is_of_transformers(path):
+            rule = "is a folder of Transformers, and no checkpoint of ours"
+            way_out = f"`checkpoint import {path} --output NAME` makes a checkpoint of it"
         raise SpecError(Problem(str(path), rule, way_out)) from error
+
+
+def _is_of_transformers(path: Path) -> bool:
+    """True for a folder whose config.json names a type of model, and that has no manifest."""
+    if (path / "manifest.json").exists():
+        return False
+    try:
+        config = json.loads((path / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "model_type" in config
 
 
 def weights_sha256(manifest: dict[str, Any]) -> str:

@@ -35,7 +35,7 @@ def score(
     """What a model of the harness reaches: task -> metric -> value, standard errors as `METRIC_stderr`.
 
     include_path: a folder with tasks of one's own. options: those of `lm_eval.simple_evaluate` (limit, num_fewshot).
-    Raises SpecError for a task that there is not, and for data that cannot be had.
+    Raises SpecError for a task that there is not, for data that cannot be had, and for what the model has no room for.
     """
     lm_eval = harness()
     manager = _tasks(tasks, include_path)
@@ -43,9 +43,11 @@ def score(
         found = lm_eval.simple_evaluate(
             model=model, tasks=list(tasks), task_manager=manager, log_samples=False, **options
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AssertionError) as error:
         rule = f"cannot be scored: {(str(error) or type(error).__name__).splitlines()[0]}"
         way_out = "Where data of the hub are needed: a network, HF_ENDPOINT, or HF_HOME with a cache that holds them"
+        if isinstance(error, AssertionError):
+            way_out = "Where a task asks for more tokens than the model has positions: lower its max_gen_toks"
         raise SpecError(Problem(f"--tasks {','.join(tasks)}", rule, way_out)) from error
     return {task: _numbers(values) for task, values in found["results"].items()}
 

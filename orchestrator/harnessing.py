@@ -6,6 +6,9 @@ import argparse
 import json
 import logging
 
+import torch
+
+from hrm.errors import Problem, SpecError
 from hrm.harness import harness, score
 from orchestrator.transformers_folders import task_option
 
@@ -14,6 +17,7 @@ _CAUSAL = "its prompts were read as a whole in training (PrefixLM); the harness 
 
 def score_checkpoint(options: argparse.Namespace) -> int:
     """Score and show; gives the exit code."""
+    _check(options)
     harness()
     from hrm.huggingface.harness_model import HarnessModel
 
@@ -33,6 +37,32 @@ def score_checkpoint(options: argparse.Namespace) -> int:
         print(f"{name}: {_listed(metrics)}")
     print("\n".join(notes), end="\n" if notes else "")
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raises SpecError with every number that means nothing, and for a device that is not here."""
+    least = {
+        "--limit": (options.limit, 1),
+        "--num-fewshot": (options.num_fewshot, 0),
+        "--batch-size": (options.batch_size, 1),
+    }
+    problems = [
+        Problem(name, f"must be >= {low}, got {value}", "Give how many")
+        for name, (value, low) in least.items()
+        if value is not None and value < low
+    ]
+    here = _devices()
+    if options.device is not None and options.device not in here:
+        rule = f"must be {' or '.join(here)} on this machine, got {options.device!r}"
+        problems.append(Problem("--device", rule, "Correct it, or leave it out"))
+    if problems:
+        raise SpecError(*problems)
+
+
+def _devices() -> list[str]:
+    count = torch.cuda.device_count()
+    gpus = ["cuda", *(f"cuda:{number}" for number in range(count))] if count else []
+    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def _listed(metrics: dict[str, float]) -> str:

@@ -121,13 +121,12 @@ def spec_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     expansion = kept.get("expansion", HRMTextSpec.model_fields["expansion"].default)
     if BlockShape(hidden, 1, expansion).inner_size != inner:
         expansion = 1.5 * inner / hidden
-    rope = config.get("rope_parameters") or {}
     return {
         "kind": "hrm_text",
         **sizes,
         **own,
         "expansion": expansion,
-        "rotary_theta": rope.get("rope_theta", config.get("rope_theta", 10000.0)),
+        "rotary_theta": _rope(config)["rope_theta"],
         "num_layers_per_stack": _layers(config),
         **{name: config[name] for name in ("H_cycles", "L_cycles") if name in config},
         **({"tied_embeddings": True} if config.get("tie_word_embeddings") else {}),
@@ -139,17 +138,18 @@ def _layers(config: Mapping[str, Any]) -> Any:
     return config.get("num_layers_per_stack") or config["num_hidden_layers"]
 
 
+def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Type and theta of the rotary positions, also as files before Transformers 5 have them (`rope_scaling`)."""
+    found: dict[str, Any] = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    return {"rope_theta": config.get("rope_theta", 10000.0), "rope_type": found.get("type", "default"), **found}
+
+
 def config_problems(config: Mapping[str, Any], place: str) -> list[Problem]:
-    """What our model would compute otherwise than the config.json says, and what the file lacks."""
-    needed = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")
-    missing = [name for name in needed if not isinstance(config.get(name), int)]
-    if missing:
-        return [Problem(place, f"lacks the whole numbers {', '.join(missing)}", "Give a whole config.json")]
+    """What our model would compute otherwise than the config.json says; its fields are what they must be."""
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
-    rope = config.get("rope_parameters") or {}
     scale = config.get("embedding_scale") or 1.0 / config.get("initializer_range", 0.02)
     head_size = config.get("head_dim") or 128  # Transformers' default
-    found = {**config, "head_dim": head_size, "embedding_scale": scale, "rope_type": rope.get("rope_type", "default")}
+    found = {**config, "head_dim": head_size, "embedding_scale": scale, "rope_type": _rope(config)["rope_type"]}
     wanted = {**_ALWAYS, "head_dim": hidden / heads, "embedding_scale": math.sqrt(hidden), "rope_type": "default"}
     problems = [
         _differs(place, name, value, found[name])

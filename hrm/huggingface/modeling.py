@@ -117,6 +117,25 @@ class HrmForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  #
         as_dict = self.config.return_dict if return_dict is None else return_dict
         return output if as_dict else output.to_tuple()
 
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict[str, Any], mode: Any, batch_size: int, max_cache_length: int
+    ) -> Any:
+        """See Transformers; here it is known how many positions will be read, and nothing has been computed yet.
+
+        Raises ValueError where the model has fewer.
+        """
+        mask = model_kwargs.get("attention_mask")
+        needed = max_cache_length - (0 if mask is None else int((mask == 0).sum(1).min()))
+        if needed > self._longest:
+            raise ValueError(
+                f"prompt and new tokens must need at most {self._longest} positions (the last token needs none), got "
+                f"{needed}; lower max_new_tokens or max_length by {needed - self._longest}, or load the model with a "
+                "larger max_position_embeddings (where its positions are rotary)"
+            )
+        return super()._prepare_cache_for_generation(
+            generation_config, model_kwargs, mode, batch_size, max_cache_length
+        )
+
     def _segments(self, rows: Rows, cache: CachePass | None, count: int) -> list[Tensor]:
         """The answer [B, S, D] after each segment."""
         self._settle()

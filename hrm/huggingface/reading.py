@@ -20,7 +20,8 @@ from torch import Tensor
 
 from hrm.checkpoint import Checkpoint, differences
 from hrm.errors import Problem, SpecError
-from hrm.huggingface.exporting import EMBEDDING, OWN_TYPE, PREFIX
+from hrm.huggingface.config_fields import field_problems
+from hrm.huggingface.exporting import EMBEDDING, LOSS_KEY, OWN_TYPE, PREFIX
 from hrm.huggingface.hrm_text import config_problems, from_transformers, spec_fields
 from hrm.loading import parse_model
 from hrm.models import ModelSpec
@@ -42,11 +43,9 @@ def read_transformers(folder: Path) -> Checkpoint:
 
     Raises SpecError for a folder that is no model, or one that computes something else than ours can.
     """
-    config = _config(folder)
-    place = str(folder / CONFIG)
-    spec = _spec(config, place)
-    vocabulary, longest = config.get("vocab_size"), config.get("max_position_embeddings", 2048)
-    shape = TaskShape(int(vocabulary or 0), int(longest), next_token=True)
+    config = read_config(folder)
+    spec = _spec(config, str(folder / CONFIG))
+    shape = TaskShape(config["vocab_size"], config.get("max_position_embeddings", 2048), next_token=True)
     stored, digests = _tensors(folder)
     named = _named_here(spec, stored)
     with torch.device("meta"):
@@ -56,7 +55,7 @@ def read_transformers(folder: Path) -> Checkpoint:
     narrowed = [n for n, value in named.items() if value.dtype == torch.float64 and _loses(value, weights[n])]
     content = save(weights)
     manifest = {
-        "spec": {"model": spec.model_dump(mode="json")},
+        "spec": {"model": spec.model_dump(mode="json"), **_trained_for(config)},
         "task_shape": {
             "vocab_size": shape.vocab_size,
             "sequence_length": shape.sequence_length,
@@ -81,7 +80,8 @@ def read_transformers(folder: Path) -> Checkpoint:
     return Checkpoint(weights, {}, {}, manifest)
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's config.json. Raises SpecError where it is none, and for fields that mean nothing to our models."""
     path = folder / CONFIG
     if not path.is_file():
         rule = "is no folder of a model: it has no config.json" if folder.is_dir() else "there is no such folder"
@@ -92,15 +92,15 @@ def _config(folder: Path) -> dict[str, Any]:
         raise _refused(path, f"cannot be read as JSON: {error}") from error
     if not isinstance(config, dict):
         raise _refused(path, "must be a JSON object")
+    if problems := field_problems(config, str(path)):
+        raise SpecError(*problems)
     return config
 
 
 def _spec(config: Mapping[str, Any], place: str) -> ModelSpec:
     found = config.get("model_type")
     if found == OWN_TYPE:
-        said = dict(config.get("spec") or {})
-        tied = {"tied_embeddings": True} if config.get("tie_word_embeddings") else {}
-        return parse_model(said | tied, place)
+        return _own_spec(config, place)
     if found != "hrm_text":
         rule = f"model_type must be hrm_text or {OWN_TYPE}, got {found!r}"
         raise SpecError(Problem(place, rule, "Of other models there is no checkpoint of ours"))
@@ -108,6 +108,27 @@ def _spec(config: Mapping[str, Any], place: str) -> ModelSpec:
     if problems:
         raise SpecError(*problems)
     return parse_model(spec_fields(config), place)
+
+
+def _own_spec(config: Mapping[str, Any], place: str) -> ModelSpec:
+    """The spec there, under the fields beside it by which Transformers computes: the tie, and the segments."""
+    said = dict(config["spec"])
+    tied = config.get("tie_word_embeddings")
+    if tied is not None and tied != bool(said.get("tied_embeddings")):
+        said["tied_embeddings"] = tied
+    spec = parse_model(said, place)
+    segments = config.get("num_segments") or spec.halting_rule().segments
+    if segments == spec.halting_rule().segments:
+        return spec
+    if "halting" not in type(spec).model_fields:
+        rule = f"num_segments must be {spec.halting_rule().segments} for a {spec.kind}, got {segments}"
+        raise SpecError(Problem(place, rule, "Correct it"))
+    return parse_model({**said, "halting": {**said.get("halting", {}), "segments": segments}}, place)
+
+
+def _trained_for(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The loss of the training, if the folder says it."""
+    return {"loss": config[LOSS_KEY]} if config.get(LOSS_KEY) else {}
 
 
 def _tensors(folder: Path) -> tuple[dict[str, Tensor], list[str]]:
@@ -142,9 +163,13 @@ def _files(folder: Path) -> list[str]:
         names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _refused(folder / INDEX, f"cannot be read as an index of weights ({error!r})") from error
-    if strange := [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]:
+    if strange := [name for name in names if not _lies_beside(name)]:
         raise _refused(folder / INDEX, f"must name safetensors files beside it, got {strange[0]!r}")
     return names
+
+
+def _lies_beside(name: Any) -> bool:
+    return isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
 
 
 def _named_here(spec: ModelSpec, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -152,8 +177,10 @@ def _named_here(spec: ModelSpec, stored: Mapping[str, Tensor]) -> dict[str, Tens
         named = from_transformers(stored)
     else:
         named = {name.removeprefix(PREFIX).replace(EMBEDDING[1], EMBEDDING[0]): value for name, value in stored.items()}
-    tied = spec.model_dump().get("tied_embeddings", False)
-    return {name: value for name, value in named.items() if not (tied and name == "lm_head.weight")}
+    head, table = named.get("lm_head.weight"), named.get(EMBEDDING[0])
+    if spec.model_dump().get("tied_embeddings") and head is not None and (table is None or _equal(head, table)):
+        del named["lm_head.weight"]  # another one stays, is refused, and is what Transformers would compute with
+    return named
 
 
 def _refuse_misfits(
@@ -166,6 +193,10 @@ def _refuse_misfits(
         problems.append(Problem(str(folder), rule, "Give the folder of the whole weights"))
     if problems:
         raise SpecError(*problems)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool((one == other).all())
 
 
 def _here(rule: str) -> str:

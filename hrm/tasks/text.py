@@ -185,6 +185,8 @@ class TextSpec(TaskSpec):
     def _spans(
         self, documents: Iterable[TokenizedDocument], tokenizer: TextTokenizer, counts: Counter[str]
     ) -> Iterator[Span]:
+        # A tokenizer whose unknown token ends documents, too (GPT-2's, which knows every byte), has none to count
+        unknown = None if tokenizer.unknown == tokenizer.end else tokenizer.unknown
         for document in documents:
             counts["documents"] += 1
             if self.prefix and len(document.tokens) > self.sequence_length + 1:
@@ -194,7 +196,7 @@ class TextSpec(TaskSpec):
                 scored = span.labels[span.labels != IGNORE]
                 counts["tokens"] += len(scored)
                 counts["bytes"] += span.num_bytes
-                counts["unknown"] += int((scored == tokenizer.unknown).sum()) if tokenizer.unknown is not None else 0
+                counts["unknown"] += 0 if unknown is None else int((scored == unknown).sum())
                 yield span
 
     def _facts(

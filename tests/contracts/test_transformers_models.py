@@ -338,6 +338,24 @@ def test_what_is_not_offered_is_refused() -> None:
         model(tokens, past_key_values=cache, num_segments=2)
 
 
+def test_more_tokens_than_there_are_positions_for_are_refused_before_the_first() -> None:
+    model, most = made(SPECS["hrm"]), LONGEST + 1 - WORD  # the last token is written and never read
+    asked = {"do_sample": False, "eos_token_id": None}
+    padded = torch.cat((torch.ones(2, LONGEST - WORD, dtype=torch.int64), text()), 1)
+    mask = torch.cat((torch.zeros(2, LONGEST - WORD, dtype=torch.int64), torch.ones_like(text())), 1)
+    vectors = model.get_input_embeddings()(text())
+    for inputs in ({"inputs": text()}, {"inputs": padded, "attention_mask": mask}, {"inputs_embeds": vectors}):
+        found = model.generate(**inputs, max_new_tokens=most, **asked)
+        assert torch.equal(found[:, -most:], greedy(model, text(), most)[:, -most:])
+        counted: list[int] = []
+        counting = model.register_forward_hook(lambda *_, counted=counted: counted.append(1))
+        for way in ({}, {"use_cache": False}, {"num_beams": 2}):
+            with pytest.raises(ValueError, match=r"at most 24 positions .*, got 34; lower max_new_tokens .* by 10"):
+                model.generate(**inputs, max_new_tokens=most + 10, **asked, **way)
+        counting.remove()
+        assert counted == []
+
+
 def test_rotary_positions_reach_as_far_as_asked_when_loading(tmp_path: Path) -> None:
     model = made(SPECS["hrm"])
     model.save_pretrained(tmp_path)

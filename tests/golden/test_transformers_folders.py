@@ -279,3 +279,57 @@ def test_all_that_would_compute_something_else_is_refused_at_once(tmp_path: Path
     assert len(refused.value.problems) == 6
     for words in ("head_dim must be 8", "embedding_scale must be 5.65685, got 3.0", "rope_type must be default"):
         assert words in said
+
+
+def changed(folder: Path, **fields: Any) -> Path:
+    """The folder with other fields in its config.json."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["type", "rope_type"])
+def test_rotary_positions_as_older_files_scale_them_are_refused(tmp_path: Path, kind: str) -> None:
+    exported(TEXT, tmp_path / "out")
+    scaled = {"rope_scaling": {kind: "linear", "factor": 4.0}}
+    assert transformers.AutoConfig.from_pretrained(changed(tmp_path / "out", **scaled)).rope_parameters["factor"] == 4.0
+    with pytest.raises(SpecError, match="rope_type must be default, got linear"):
+        read_transformers(tmp_path / "out")
+    plain = {"rope_scaling": {kind: "default", "rope_theta": 500.0}}
+    back = read_transformers(changed(tmp_path / "out", **plain))
+    assert back.manifest["spec"]["model"]["rotary_theta"] == 500.0
+
+
+def test_the_segments_that_transformers_computes_are_read(tmp_path: Path) -> None:
+    exported(OWN["hrm"], tmp_path / "out")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(changed(tmp_path / "out", num_segments=5))
+    back, tokens = read_transformers(tmp_path / "out"), some_tokens(2, 8)
+    assert back.manifest["spec"]["model"]["halting"]["segments"] == 5
+    with torch.no_grad():
+        expected = logits(load_model(back, SHAPE, "here"), tokens, segments=5)
+        torch.testing.assert_close(loaded(tokens).logits, expected, rtol=1e-6, atol=1e-6)
+    exported(OWN["transformer"], tmp_path / "plain")
+    with pytest.raises(SpecError, match="num_segments must be 1 for a transformer, got 5"):
+        read_transformers(changed(tmp_path / "plain", num_segments=5))
+
+
+def test_a_head_of_its_own_is_read_where_the_file_says_so_and_else_refused(tmp_path: Path) -> None:
+    exported(OWN["trm, tied"], tmp_path / "out")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    model.config.tie_word_embeddings = False
+    model.network.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.network.lm_head.weight))
+    model.save_pretrained(tmp_path / "untied")
+    back, tokens = read_transformers(tmp_path / "untied"), some_tokens(2, 8)
+    assert back.manifest["spec"]["model"]["tied_embeddings"] is False
+    with torch.no_grad():
+        expected = logits(load_model(back, SHAPE, "here"), tokens)
+        torch.testing.assert_close(model(tokens).logits, expected, rtol=1e-6, atol=1e-6)
+    with pytest.raises(SpecError, match=r"the folder has lm_head\.weight, the model has not"):
+        read_transformers(changed(tmp_path / "untied", tie_word_embeddings=True))
+
+
+def test_the_loss_that_a_folder_says_is_the_checkpoints(tmp_path: Path) -> None:
+    exported(OWN["hrm"], tmp_path / "out")
+    assert "loss" not in read_transformers(tmp_path / "out").manifest["spec"]
+    back = read_transformers(changed(tmp_path / "out", trained_loss="stablemax"))
+    assert back.manifest["spec"]["loss"] == "stablemax"

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
 
 from hrm.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from hrm.context import LocalContext
@@ -23,6 +22,7 @@ from hrm.data.tokenizing import TextTokenizer
 from hrm.loading import load_model
 from hrm.models import Model
 from hrm.nn.draws import Draws
+from hrm.nn.losses import LossKind, log_probabilities
 from hrm.spec import parse_spec
 from hrm.tasks.text import TextSpec
 from hrm.train import train
@@ -60,10 +60,17 @@ generation_kwargs: {until: ["."], max_gen_toks: 6, do_sample: false}
 metric_list: [{metric: exact_match}]
 """,
 }
+TASKS["written as long as it likes"] = TASKS["written"].replace("max_gen_toks: 6, ", "")
+TASKS["written at length"] = TASKS["written"].replace("max_gen_toks: 6", "max_gen_toks: 48")
 MODELS = {
     "hrm_text": {"kind": "hrm_text", "hidden_size": 16, "num_heads": 2, "num_layers_per_stack": 1},
     "hrm": {"kind": "hrm", "hidden_size": 16, "num_heads": 2, "H_layers": 1, "L_layers": 1, "causal": True},
 }
+MODELS |= {f"{name}, stablemax": model for name, model in MODELS.items()}
+
+
+def loss_of(name: str) -> LossKind:
+    return "stablemax" if name.endswith("stablemax") else "softmax"
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +87,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fields = {
             "task": TextSpec.smoke().model_dump(mode="json"),
             "model": model,
+            "loss": loss_of(name),
             "budget": {"axis": "steps", "amount": 3},
             "optimizer": {"kind": "adamw", "learning_rate": 0.01},
             "batch_size": 4,
@@ -113,6 +121,7 @@ class Ours:
         self.tokenizer: TextTokenizer = tokenizer
         self.model: Model = load_model(read_checkpoint(folder), dataset.shape, "here")
         self.length = dataset.shape.sequence_length
+        self.loss = loss_of(folder.name)
 
     def logits(self, tokens: Sequence[int]) -> Tensor:
         rows = torch.tensor([list(tokens)])
@@ -124,7 +133,7 @@ class Ours:
     def nats(self, before: Sequence[int], after: Sequence[int]) -> float:
         """Of `after`, following `before`."""
         whole = [*before, *after]
-        said = log_softmax(self.logits(whole[:-1]).double(), -1)[len(before) - 1 :]
+        said = log_probabilities(self.logits(whole[:-1]), self.loss)[len(before) - 1 :].double()
         return -float(said[torch.arange(len(after)), torch.tensor(after)].sum())
 
 
@@ -217,6 +226,60 @@ def test_without_the_package_the_way_out_is_named(place: Path, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     code, said = scored(place, capsys, place / "hrm", "--tasks", "chosen")
     assert (code, "pip install 'lm_eval>=0.4.13'" in json.dumps(said)) == (2, True)
+
+
+def test_a_task_that_says_no_length_gets_what_the_model_has_room_for(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = scored(place, capsys, place / "hrm", "--tasks", "written as long as it likes", "--limit", 1)
+    assert (code, list(said["results"])) == (0, ["written as long as it likes"])
+    code, said = scored(place, capsys, place / "hrm", "--tasks", "written at length")
+    assert (code, "generate (48) must be less than" in json.dumps(said)) == (2, True)
+    assert "lower its max_gen_toks" in json.dumps(said)
+
+
+def test_numbers_and_devices_that_mean_nothing_are_refused_at_once(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--limit", 0, "--batch-size", 0, "--num-fewshot", -1, "--device", "cuda:77")
+    code, said = scored(place, capsys, place / "hrm", "--tasks", "chosen", *options)
+    assert code == 2
+    assert [problem["place"] for problem in said["problems"]] == [
+        "--limit",
+        "--num-fewshot",
+        "--batch-size",
+        "--device",
+    ]
+    assert "got 'cuda:77'" in said["problems"][-1]["rule"]
+
+
+@pytest.mark.parametrize("model", ["hrm", "hrm_text"])
+def test_folders_that_are_not_whole_are_refused(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str
+) -> None:
+    out = tmp_path / "out"
+    command = ["checkpoint", "export", str(place / model), "--format", "transformers", "--output", str(out)]
+    assert main([*command, "--storage", str(place)]) == 0
+
+    def refused(words: str, **content: bytes) -> None:
+        files = {name.replace("__", "."): value for name, value in content.items()}
+        kept = {name: (out / name).read_bytes() for name in files}
+        for name, value in files.items():
+            (out / name).write_bytes(value) if value else (out / name).unlink()
+        code, said = scored(place, capsys, out, "--tasks", "chosen")
+        for name, value in kept.items():
+            (out / name).write_bytes(value)
+        assert code == 2
+        assert words in json.dumps(said)
+
+    config = json.loads((out / "config.json").read_text())
+    refused("has no tokenizer", tokenizer__json=b"", tokenizer_config__json=b"")
+    refused("cannot be opened by Transformers", tokenizer__json=b"{")
+    refused("not fully covered", model__safetensors=(out / "model.safetensors").read_bytes()[:-9])
+    refused("no file named model.safetensors", model__safetensors=b"")
+    refused("cannot be read as JSON", config__json=b"{")
+    refused("does not recognize this architecture", config__json=b'{"model_type": "nothing"}')
+    refused("vocab_size must be a whole number", config__json=json.dumps({**config, "vocab_size": "many"}).encode())
 
 
 @pytest.mark.slow

@@ -214,7 +214,9 @@ def test_a_folder_that_is_no_model_is_refused(said: Said, tmp_path: Path, folder
     refused({}, "no config.json")
     refused({"config.json": "{"}, "cannot be read as JSON")
     refused({"config.json": json.dumps({"model_type": "llama"})}, "must be hrm_text", "got 'llama'")
-    refused({"config.json": json.dumps({"model_type": "hrm_text"})}, "lacks the whole numbers")
+    refused(
+        {"config.json": json.dumps({"model_type": "hrm_text"})}, "hidden_size must be a whole number >= 1, got none"
+    )
     refused({"config.json": config}, "has no model.safetensors")
     refused({"config.json": config, "pytorch_model.bin": b"x"}, "pickled")
     refused({"config.json": config, "model.safetensors": weights[:-9]}, "no whole safetensors file")
@@ -222,6 +224,60 @@ def test_a_folder_that_is_no_model_is_refused(said: Said, tmp_path: Path, folder
     refused({"config.json": larger, "model.safetensors": weights}, "the model has H_level.layers.1")
     index = json.dumps({"weight_map": {"x": "../model.safetensors"}})
     refused({"config.json": config, "model.safetensors.index.json": index}, "beside it, got '../model")
+    index = json.dumps({"weight_map": {"x": 5}})
+    refused({"config.json": config, "model.safetensors.index.json": index}, "beside it, got 5")
+
+
+def test_fields_that_mean_nothing_are_named_all_at_once(folder: Path, said: Said, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+
+    def refused(fields: dict[str, Any], *rules: str) -> None:
+        (folder / "config.json").write_text(json.dumps(fields))
+        code, problems = said("import", folder, "--output", tmp_path / "back")
+        assert code == 2
+        assert [problem["rule"] for problem in problems["problems"]] == list(rules)
+
+    wrong = {"num_attention_heads": 0, "hidden_size": True, "max_position_embeddings": None, "initializer_range": 0}
+    objects = {"rope_parameters": "yarn", "hrm_orchestrator": [1], "embedding_scale": float("nan"), "rope_theta": "1"}
+    refused(
+        {**config, **wrong, **objects, "trained_loss": "hinge", "head_dim": None},
+        'trained_loss must be one of softmax, stablemax, got "hinge"',
+        "hidden_size must be a whole number >= 1, got true",
+        "num_attention_heads must be a whole number >= 1, got 0",
+        "max_position_embeddings must be a whole number >= 1, got null",
+        "initializer_range must be a number > 0, got 0",
+        'rope_theta must be a number > 0, got "1"',
+        "embedding_scale must be a number > 0, got NaN",
+        'rope_parameters must be an object, got "yarn"',
+        "hrm_orchestrator must be an object, got [1]",
+    )
+    inside = {"rope_parameters": {"rope_theta": None}, "hrm_orchestrator": {"model": {"expansion": "4"}}}
+    refused(
+        {**config, **inside},
+        "rope_parameters.rope_theta must be a number > 0, got null",
+        'hrm_orchestrator.model.expansion must be a number > 0, got "4"',
+    )
+    refused({**config, "hrm_orchestrator": {"model": 3}}, "hrm_orchestrator.model must be an object, got 3")
+    own = {"model_type": "hrm_orchestrator", "vocab_size": "abc", "max_position_embeddings": "long"}
+    refused(
+        {**own, "spec": 5, "num_segments": -1, "tie_word_embeddings": 1},
+        'vocab_size must be a whole number >= 1, got "abc"',
+        "tie_word_embeddings must be true or false, got 1",
+        'max_position_embeddings must be a whole number >= 1, got "long"',
+        "spec must be an object, got 5",
+        "num_segments must be a whole number >= 1, got -1",
+    )
+
+
+def test_a_command_that_needs_a_checkpoint_says_how_a_folder_becomes_one(
+    folder: Path, said: Said, tmp_path: Path
+) -> None:
+    code, problems = said("evaluate", folder)
+    assert code == 2
+    assert "is a folder of Transformers" in words(problems)
+    assert f"`checkpoint import {folder} --output NAME`" in words(problems)
+    (folder / "config.json").write_text("{}")
+    assert "no whole checkpoint" in words(said("evaluate", folder)[1])
 
 
 def test_settings_of_the_original_code_mean_nothing_for_a_folder(said: Said, folder: Path) -> None:

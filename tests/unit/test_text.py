@@ -213,6 +213,17 @@ def test_the_vocabulary_is_of_train_alone_and_unknown_words_are_counted(tmp_path
     assert spec.render(row, dataset.manifest.vocabulary) == "<unk> <unk> green"
 
 
+def test_an_end_that_is_the_unknown_token_too_is_not_counted_as_unknown(tmp_path: Path) -> None:
+    for name, content in BytesTokenizerSpec().build([]).files().items():
+        (tmp_path / name).write_bytes(content)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())  # as GPT-2's
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "unk_token": config["eos_token"]}))
+    dataset = build_dataset(spec_of(tokenizer={"kind": "pretrained", "path": str(tmp_path)}), tmp_path / "data")
+    facts = dataset.manifest.facts
+    assert facts["special_tokens"]["unknown"] == facts["special_tokens"]["end"]
+    assert set(facts["unknown_fraction_by_split"].values()) == {0}
+
+
 def test_empty_documents_are_dropped_and_counted(tmp_path: Path) -> None:
     texts = ["a", "", " \n", "b", "c", "d"]
     dataset = build_dataset(spec_of(source=lines_file(tmp_path, [{"text": t} for t in texts])), tmp_path / "data")
