@@ -116,12 +116,6 @@ def adapt(
     return run.result(began)
 
 
-def has_state(model: Model) -> bool:
-    """Whether segments hand a state on."""
-    device = next(model.parameters()).device
-    return bool(model.initial_state(1, Draws(0, 0, torch.zeros(1, dtype=torch.int64, device=device), training=False)))
-
-
 class _Run:
     """The rows that are being worked on, and what was found of all."""
 
@@ -249,7 +243,7 @@ def _chosen(tensors: Tensors, which: Tensor) -> Tensors:
 
 
 def _refuse(model: Model, trial: TrialSpec, halt: Halt, retry: Retry | None) -> None:
-    refuse_rule(halt.rule, trial.model, has_state(model), "the rule of halting")
+    refuse_rule(halt.rule, trial.model, model.keeps_state, "the rule of halting")
     if retry is not None and retry.restarts and getattr(trial.model, "start", "fixed") != "random":
         rule = (
             f"restarts are for models with random starts, got {retry.restarts} for a {trial.model.kind} that has none"

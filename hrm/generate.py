@@ -205,8 +205,8 @@ def _refuse(model: Model, prompts: Sequence[Sequence[int]], length: int, max_new
         elif len(prompt) > length:
             rule = f"must be at most {length:,} tokens, the model's length, got {len(prompt):,}"
             problems.append(Problem(f"prompt {number}", rule, "Shorten it, or train with longer rows"))
-    if state == "carry" and not model.initial_state(1, Draws(0, 0, torch.zeros(1, dtype=torch.int64), training=False)):
-        rule = f"must be `reset` for a model that keeps no state, which {type(model).__name__} does not, got 'carry'"
+    if state == "carry" and not model.keeps_state:
+        rule = "must be `reset`: the model hands no state on, got 'carry'"
         problems.append(Problem("state", rule, "Leave it out"))
     if problems:
         raise SpecError(*problems)

@@ -234,7 +234,7 @@ class Training:
             step = state.progress.step
             raise TrialError("not_finite", f"the validation {metric} is {validation[metric]} at step {step}")
         name = self.checkpoints.name(state.progress.step)
-        if self.trial.objective.better(validation[metric], state.best.value if state.best else None):
+        if self._is_best(validation):
             state.best = Best(validation[metric], state.progress.step, name, validation)
         state.last_report = Report(
             index=self.reports_earned,
@@ -250,6 +250,13 @@ class Training:
         state.pending = []
         self.save()
         return state.last_report
+
+    def _is_best(self, validation: dict[str, float]) -> bool:
+        """Whether it betters all before by the objective; of equals (a puzzle's 0.0), the lower loss is the best."""
+        best, objective = self.state.best, self.trial.objective
+        if best is not None and validation[objective.metric] == best.value:
+            return validation["loss"] < best.validation["loss"]
+        return objective.better(validation[objective.metric], best.value if best else None)
 
     def _evaluate(self, split: str, whole: bool = False) -> dict[str, float]:
         """Metrics; with `whole` also those of the predictions for the whole split. These, and how each row went, are

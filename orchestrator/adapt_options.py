@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from orchestrator.commands import CHECKPOINT
+
 
 def adapt_options(adapt: argparse.ArgumentParser) -> None:
     """Add those of `checkpoint adapt`."""
-    adapt.add_argument("path", help="the folder of a checkpoint, or its URI")
+    adapt.add_argument("path", help=CHECKPOINT)
     adapt.add_argument("--task", help="a recipe in datasets/, or the path of one (default: what it was trained on)")
     adapt.add_argument("--rows", type=int, default=1000, metavar="N",
                        help="so many rows of validation and of test, drawn once (default: 1000)")  # fmt: skip
@@ -36,7 +38,7 @@ def adapt_options(adapt: argparse.ArgumentParser) -> None:
 
 def solve_options(solve: argparse.ArgumentParser) -> None:
     """Add those of `solve`."""
-    solve.add_argument("path", help="the folder of a checkpoint, or its URI")
+    solve.add_argument("path", help=CHECKPOINT)
     solve.add_argument("grid", nargs="?", help="a Sudoku as 16, 36 or 81 characters, or a maze as lines; `-` reads the "
                        "standard input")  # fmt: skip
     solve.add_argument("--file", type=Path,

@@ -21,7 +21,7 @@ from analysis.adaptive_page import in_short, render_adaptivity
 from analysis.checkpoints.row_choice import RowChoice, choose_rows
 from analysis.numbers import plural
 from analysis.writing import write_whole
-from hrm.adaptive import Adapted, Retry, adapt, cost_of, has_state
+from hrm.adaptive import Adapted, Retry, adapt, cost_of
 from hrm.checkpoint import open_checkpoint
 from hrm.contexts import contexts
 from hrm.depth import Right, all_right, depth
@@ -196,7 +196,7 @@ def _run(
 
 def _rules(bench: Bench, asked: Sequence[Rule] | None, full: int) -> list[Rule]:
     """The rules that were asked for. Raises SpecError where a model has but one depth, or no use for a rule."""
-    model, own = bench.trial.model, has_state(bench.model)
+    model, own = bench.trial.model, bench.model.keeps_state
     if not own:
         rule = f"must hand a state on, for a further segment to say anything else, got a {model.kind}, which does not"
         raise SpecError(Problem("model.kind", rule, "Give a checkpoint of a recurrent model"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.adapt_options import adapt_options, solve_options
-from orchestrator.commands import AddCommand, Command, later
+from orchestrator.commands import CHECKPOINT, AddCommand, Command, later, sentence
 
 
 def add_checkpoint_commands(commands: Any, add_command: AddCommand) -> None:
@@ -18,7 +18,7 @@ def add_checkpoint_commands(commands: Any, add_command: AddCommand) -> None:
         )
     )
     text = "take weights from the original code or Transformers, give them back, look at them"
-    parser = commands.add_parser("checkpoint", help=text, description=text.capitalize() + ".")
+    parser = commands.add_parser("checkpoint", help=text, description=sentence(text))
     inside = parser.add_subparsers(required=True, metavar="command")
     bring = add_command(
         inside,
@@ -34,7 +34,7 @@ def add_checkpoint_commands(commands: Any, add_command: AddCommand) -> None:
     give = add_command(
         inside, "export", _of_folder("checkpoints:export_checkpoint"), "write a checkpoint's weights for others"
     )
-    give.add_argument("path", help="the folder of a checkpoint, or its URI")
+    give.add_argument("path", help=CHECKPOINT)
     give.add_argument("--output", type=Path, required=True, help="the file, or the folder for Transformers")
     give.add_argument("--format", choices=("original", "safetensors", "transformers"), default="original",
                       help="the original code's state dict, plain safetensors, or a folder that Transformers loads "
@@ -55,7 +55,7 @@ def add_checkpoint_commands(commands: Any, add_command: AddCommand) -> None:
     look = add_command(
         inside, "evaluate", _of_folder("evaluation:evaluate_checkpoint"), "measure a checkpoint on a split of a task"
     )
-    look.add_argument("path", help="the folder of a checkpoint, or its URI")
+    look.add_argument("path", help=CHECKPOINT)
     look.add_argument("--task", help="a recipe in datasets/, or the path of one (default: what it was trained on)")
     look.add_argument("--split", choices=("train", "validation", "test"), default="validation")
     look.add_argument("--predictions", type=Path, help="keep what the model said in this file, for `judge`")
@@ -139,7 +139,7 @@ def _report_options(report: argparse.ArgumentParser) -> None:
 
 
 def _trace_options(trace: argparse.ArgumentParser) -> None:
-    trace.add_argument("path", help="the folder of a checkpoint, or its URI")
+    trace.add_argument("path", help=CHECKPOINT)
     trace.add_argument("--task", help="a recipe in datasets/, or the path of one (default: what it was trained on)")
     trace.add_argument("--split", choices=("train", "validation", "test"), default="validation")
     trace.add_argument("--rows", type=int, default=6, help="so many rows, evenly spread (default: 6)")
@@ -149,7 +149,7 @@ def _trace_options(trace: argparse.ArgumentParser) -> None:
 
 
 def _states_options(states: argparse.ArgumentParser) -> None:
-    states.add_argument("checkpoint", help="the folder of a checkpoint, its URI, or a trial's folder: its best one")
+    states.add_argument("checkpoint", help=CHECKPOINT)
     states.add_argument("--task", help="a recipe in datasets/, or the path of one (default: what it was trained on)")
     states.add_argument("--split", choices=("train", "validation", "test"), default="validation")
     states.add_argument("--rows", type=int, default=64, help="so many rows, evenly spread, and lists (default: 64)")
@@ -172,14 +172,13 @@ def _configuration_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _of_folder(place: str) -> Command:
-    """The command at `place` with its path as a checkpoint's folder here, also where that is the URI of one in a store,
-    or a sweep's trial: then its best one."""
+    """The command at `place` with its path as a checkpoint's folder here, as `best_checkpoint` finds it."""
     run = later(place)
 
     def command(options: argparse.Namespace) -> int:
         from orchestrator.checkpoint_places import best_checkpoint
 
-        options.path = best_checkpoint(options.path)
+        options.path = best_checkpoint(options.path, options.storage)
         return run(options)
 
     return command

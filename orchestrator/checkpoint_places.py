@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,10 +11,13 @@ from analysis.records import read_sweep_record, read_trial_record
 from hrm.checkpoint import in_order
 from hrm.errors import Problem, SpecError
 from hrm.remote import MANIFEST, Archive
+from orchestrator import stages
 from orchestrator.fetched import checkpoint_folder
 
 _ORIGINAL = re.compile(r"step_\d+(\.pth?)?")
 """How the original code names its files."""
+RESULT = "result.json"
+"""In the folder of a training by `train`: how it ended (`hrm.records.TrialResult`)."""
 
 
 def checkpoints_at(named: Iterable[str]) -> list[Path]:
@@ -30,15 +34,42 @@ def checkpoints_at(named: Iterable[str]) -> list[Path]:
     return list(found)
 
 
-def best_checkpoint(named: str) -> Path:
-    """The folder of one checkpoint: as `checkpoint_folder` finds it, or the best of a sweep's trial."""
+def best_checkpoint(named: str, storage: Path) -> Path:
+    """The folder of one checkpoint: as `checkpoint_folder` finds it, or the best one of a trial or an arm.
+
+    A trial is named by its folder, or `SWEEP/KEY`; an arm `SWEEP:ARM` or `SWEEP:TASK:ARM`. Raises SpecError where there
+    is none yet, or no such arm.
+    """
     path = Path(named)
-    if "://" in named or not (path / "trial.json").exists():
+    if "://" in named:
         return checkpoint_folder(named)
-    best = (read_trial_record(path).result or {}).get("best_checkpoint")
+    if not path.exists() and _is_sweep(storage, sweep := named.split(":")[0]) and ":" in named:
+        *task, arm = named.split(":")[1:]
+        start = {"sweep": sweep, "arm": arm, "task": ":".join(task) or None}
+        return Path(stages.best_checkpoint(storage, start, named)["path"])
+    if not path.exists() and len(path.parts) == 2 and _is_sweep(storage, path.parts[0]):
+        path = storage / "sweeps" / path.parts[0] / "trials" / path.parts[1]
+        if not path.exists():
+            keys = ", ".join(sorted(trial.name for trial in path.parent.iterdir()))
+            raise SpecError(Problem(named, "there is no such trial in this sweep", f"It has {keys}"))
+    if (path / RESULT).exists():
+        best = json.loads((path / RESULT).read_text())["best_checkpoint"]
+    elif (path / "trial.json").exists():
+        best = (read_trial_record(path).result or {}).get("best_checkpoint")
+    elif (path / "attempts").is_dir():
+        best = None
+    else:
+        return checkpoint_folder(str(path))
     if not best:
-        raise _none(named, "is a trial without a best checkpoint")
+        newest = [str(each.relative_to(path)) for each in _newest_attempts(path.glob("attempts/*/step-*"))][-1:]
+        rule = "is a trial that has not completed, so that none of its checkpoints is its best one"
+        way_out = f"Let it end, or give one, such as {path / newest[0]}" if newest else "Give another one"
+        raise SpecError(Problem(named, rule, way_out))
     return checkpoint_folder(str(path / best))
+
+
+def _is_sweep(storage: Path, name: str) -> bool:
+    return bool(name) and (storage / "sweeps" / name / "sweep.json").exists()
 
 
 def _at(named: str) -> list[Path]:

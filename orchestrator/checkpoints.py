@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hrm.checkpoint import Checkpoint, open_checkpoint, weights_sha256, write_checkpoint
 from hrm.errors import Problem, SpecError
+from hrm.huggingface.lineage import link_in_words
 from hrm.huggingface.places import local_folder, names_a_repository
 from hrm.huggingface.reading import read_transformers
 from hrm.loading import components
@@ -144,18 +145,10 @@ def _lineage(lineage: dict[str, Any] | None) -> list[str]:
     """Where the weights came from, the nearest source first."""
     lines = []
     while lineage:
-        what = lineage.get("format") or f"{_trial(lineage)}, step {lineage['step']}"
-        lines.append(f"from {lineage['path']} ({what}, sha256 {lineage['sha256'][:16]})")
+        what, digest = link_in_words(lineage), f"sha256 {lineage['sha256'][:16]}"
+        lines.append(f"from {lineage['path']} ({what}, {digest})" if "path" in lineage else f"from {what} ({digest})")
         lineage = lineage.get("lineage")
     return lines
-
-
-def _trial(lineage: dict[str, Any]) -> str:
-    """Which training the weights are of: by its place in a sweep where that is known, else by its id."""
-    if not lineage.get("trial"):
-        return f"trial {lineage['trial_id'] or 'unknown'}"
-    arm = f"{lineage['arm']} on {lineage['task']}"
-    return f"sweep {lineage['sweep']}, arm {arm}, trial {lineage['trial']}, {lineage['trial_id']}"
 
 
 def _assumptions(facts: dict[str, Any]) -> list[str]:

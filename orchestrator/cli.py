@@ -14,7 +14,7 @@ from typing import Any
 
 from hrm.errors import InfrastructureError, Problem, SpecError, TrialError
 from orchestrator.checkpoint_options import add_checkpoint_commands
-from orchestrator.commands import Command, later
+from orchestrator.commands import Command, Parser, later, sentence
 from orchestrator.compare_options import add_compare_command
 from orchestrator.data_options import add_data_commands
 from orchestrator.generate_options import add_generate_command
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m orchestrator",
         description="Sweeps over the Hierarchical Reasoning Model and its relatives: one YAML question, one answer.",
         epilog=_TOP,
@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=sentence(text))
     parser.set_defaults(command=command)
     parser.add_argument("--storage", type=Path, default=Path("runs"), help="where everything is kept (default: runs)")
     parser.add_argument("--json", action="store_true", help="print one JSON value for programs")

@@ -9,15 +9,37 @@ import argparse
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from hrm.errors import Problem, SpecError
 
+CHECKPOINT = "a checkpoint: its folder or URI; a trial's folder, SWEEP/KEY or SWEEP:ARM: its best one"
+"""The help of what `orchestrator.checkpoint_places.best_checkpoint` finds."""
 Command = Callable[[argparse.Namespace], int]
 """Runs with its options and gives the exit code."""
 AddCommand = Callable[[Any, str, Command, str], argparse.ArgumentParser]
 """Adds a command of a name and a describing sentence to a group, with the options that all commands have."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Names the option that a misspelt one may have been, and shows the usage of its command."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; it exits with 2 where something is left over."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = [name for action in self._actions for name in action.option_strings]
+            near = [close[0] for word in unknown if (close := get_close_matches(word.split("=")[0], options, 1))]
+            hint = f". Did you mean {', '.join(near)}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found, unknown
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop; names keep theirs."""
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def later(place: str) -> Command:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator.commands import AddCommand, later
+from orchestrator.commands import AddCommand, later, sentence
 
 
 def add_data_commands(commands: Any, add_command: AddCommand) -> None:
     """Add `data` and what is below it. `add_command` gives a command the options that all have."""
     text = "build datasets, look at their rows, verify them, give them to the original code"
-    parser = commands.add_parser("data", help=text, description=text.capitalize() + ".")
+    parser = commands.add_parser("data", help=text, description=sentence(text))
     inside = parser.add_subparsers(required=True, metavar="command")
     named = "a recipe in datasets/, the path of one, or a built folder"
     build = add_command(

@@ -105,21 +105,31 @@ def trial_of(checkpoint: Checkpoint, place: str, task: str | None) -> TrialSpec:
     return trial
 
 
-def bench_for(checkpoint: Checkpoint, place: str, trial: TrialSpec, storage: Path) -> Bench:
-    """The checkpoint's model, which computes as it was trained, beside the trial's data. Raises SpecError."""
+def bench_for(
+    checkpoint: Checkpoint, place: str, trial: TrialSpec, storage: Path, precision: str | None = None
+) -> Bench:
+    """The checkpoint's model, which computes as `model_for` says, beside the trial's data. Raises SpecError."""
     dataset = build_dataset(trial.task, storage.resolve() / "data")
-    model, context, precision = model_for(checkpoint, place, trial, dataset.shape, storage)
-    return Bench(model, dataset, trial, context, precision)
+    model, context, computed = model_for(checkpoint, place, trial, dataset.shape, storage, precision)
+    return Bench(model, dataset, trial, context, computed)
 
 
 def model_for(
-    checkpoint: Checkpoint, place: str, trial: TrialSpec, shape: TaskShape, storage: Path
+    checkpoint: Checkpoint,
+    place: str,
+    trial: TrialSpec,
+    shape: TaskShape,
+    storage: Path,
+    precision: str | None = None,
 ) -> tuple[Model, LocalContext, str]:
     """The checkpoint's model, which computes as it was trained, where it does so, and in which precision.
 
-    Raises SpecError.
+    precision: another one, by the name of torch's type. Raises SpecError.
     """
     data = storage.resolve() / "data"
     context = LocalContext(Path(place), data, threads=min(usable_cpus(), torch.get_num_threads()), compile="never")
-    model, precision = working_model(checkpoint, place, trial, shape, context)
+    model, trained = working_model(checkpoint, place, trial, shape, context)
+    if precision in (None, trained):
+        return model, context, trained
+    model.configure(getattr(torch, precision), "sdpa")  # the kernel of every precision, and of Transformers
     return model, context, precision

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.commands import AddCommand, later
+from orchestrator.commands import CHECKPOINT, AddCommand, later
+
+NEW_TOKENS = 100
+"""The most tokens of a continuation where nobody says how many."""
 
 
 def add_generate_command(commands: Any, add_command: AddCommand) -> None:
     """Add it. `add_command` gives a command the options that all have."""
     text = "let a checkpoint of a causal model go on with texts, and show them as they come"
     generate = add_command(commands, "generate", later("generating:generate_texts"), text)
-    generate.add_argument("checkpoint", help="the folder of a checkpoint, its URI, or a trial's folder: its best one")
+    generate.add_argument("checkpoint", help=CHECKPOINT)
     generate.add_argument("--prompt", action="append", default=[], help="what to go on from (again for more)")
     generate.add_argument("--file", help="a file with a prompt on each line; -: standard input")
     generate.add_argument("--raw", action="store_true",
                           help="take prompts as they are, outside the recipe's template")  # fmt: skip
     generate.add_argument("--task", help="a recipe in datasets/, or the path of one (default: what it was trained on)")
-    generate.add_argument("--max-new-tokens", type=int, default=100, metavar="N", help="at most (default: 100)")
+    generate.add_argument("--max-new-tokens", type=int, default=NEW_TOKENS, metavar="N",
+                          help=f"at most (default: {NEW_TOKENS})")  # fmt: skip
     generate.add_argument("--top", type=int, default=0, metavar="N",
                           help="first show the N most likely next tokens with their probabilities")  # fmt: skip
     generate.add_argument("--temperature", type=float, default=0.0,
@@ -29,6 +33,9 @@ def add_generate_command(commands: Any, add_command: AddCommand) -> None:
     generate.add_argument("--state", choices=("reset", "carry"), default="reset",
                           help="start each new token from the initial state, or from where the states of the "
                           "earlier positions ended (default: reset)")  # fmt: skip
+    generate.add_argument("--precision", choices=("float32", "bfloat16", "float16"),
+                          help="compute in this one; float32 gives the tokens of an exported folder (default: as it "
+                          "was trained)")  # fmt: skip
     generate.add_argument("--no-cache", action="store_true", help="compute the whole text for each token: the same, "
                           "slower")  # fmt: skip
     generate.add_argument("--allow-unknown", action="store_true",

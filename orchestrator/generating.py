@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console
+
 from hrm.checkpoint import open_checkpoint
 from hrm.data.tokenizing import TextTokenizer
 from hrm.errors import Problem, SpecError
@@ -52,12 +54,13 @@ def generate_texts(options: argparse.Namespace) -> int:
     """Generate, show; gives the exit code."""
     sampling = _checked(options)
     given = given_prompts(options)
-    path = best_checkpoint(options.checkpoint)
+    path = best_checkpoint(options.checkpoint, options.storage)
     checkpoint, place = open_checkpoint(path), str(path)
     trial = trial_of(checkpoint, place, options.task)
     if not trial.task.next_token:
         raise _no_text(place, trial.task.kind)
-    bench = bench_for(checkpoint, place, trial, options.storage)
+    bench = bench_for(checkpoint, place, trial, options.storage, options.precision)
+    _refuse_states(bench, options)
     manifest = bench.dataset.manifest
     tokenizer = trial.task.text_tokenizer(bench.dataset.directory, manifest.vocabulary)
     if tokenizer is None:
@@ -73,6 +76,7 @@ def generate_texts(options: argparse.Namespace) -> int:
         print(json.dumps(_as_json(asked, list(steps), options, place)))
     else:
         GenerationView(tokenizer, prompts, options.max_new_tokens).show(steps)
+        Console(highlight=False, soft_wrap=True).print(f"[dim]computed in {bench.precision}[/]")
     return 0
 
 
@@ -127,6 +131,20 @@ def _checked(options: argparse.Namespace) -> Sampling:
     if problems:
         raise SpecError(*problems)
     return sampling
+
+
+def _refuse_states(bench: Bench, options: argparse.Namespace) -> None:
+    """Raises SpecError for what is asked of the states of a model that has none."""
+    if bench.model.keeps_state:
+        return
+    kind, problems = bench.trial.model.kind, []
+    if options.state == "carry":
+        problems.append(Problem("--state", f"must be `reset`: {kind} hands no state on, got 'carry'", "Leave it out"))
+    if options.segments not in (None, 1):
+        rule = f"must be 1: {kind} hands no state on, so that further segments compute the same, got {options.segments}"
+        problems.append(Problem("--segments", rule, "Leave it out"))
+    if problems:
+        raise SpecError(*problems)
 
 
 def _by_option(error: SpecError) -> SpecError:

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from analysis.numbers import duration
+from analysis.numbers import duration, flop
 from analysis.records import TrialRecord
 from analysis.report import Report as SweepReport
 from hrm.records import Report
@@ -147,7 +147,7 @@ def _arms_table(report: SweepReport) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))  # fits 80 columns
     splits = {arm.metric.split for arm in report.arms if arm.metric}
     metric = f"{splits.pop()} {report.metric}" if len(splits) == 1 else report.metric
-    for title in ("arm", metric, "95 % interval", "n", "parameters", "steps", "TFLOP", "time"):
+    for title in ("arm", metric, "95 % interval", "n", "parameters", "steps", "compute", "time"):
         table.add_column(title, no_wrap=True, justify="left" if title == "arm" else "right")
     several = len({arm.task for arm in report.arms}) > 1
     for arm in report.arms:
@@ -159,7 +159,7 @@ def _arms_table(report: SweepReport) -> Table:
             str(m.n) if m else "0",
             f"{arm.parameters:,}" if arm.parameters else "",
             f"{arm.steps:.0f}" if arm.steps else "",
-            f"{arm.flops / 1e12:.2f}" if arm.flops else "",
+            flop(arm.flops) if arm.flops else "",
             duration(arm.seconds) if arm.seconds else "",
         )
     return table

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hrm.errors import Problem, SpecError
-from orchestrator.commands import AddCommand
+from orchestrator.commands import AddCommand, sentence
 
 
 def add_render_commands(
@@ -19,7 +19,7 @@ def add_render_commands(
 ) -> None:
     """Add `render` and what is below it. The functions give a command the options that all (experiments') have."""
     text = "write a sweep as files for Kubernetes, SLURM or Docker, ready to apply"
-    parser = commands.add_parser("render", help=text, description=text.capitalize() + ".")
+    parser = commands.add_parser("render", help=text, description=sentence(text))
     inside = parser.add_subparsers(required=True, metavar="target")
 
     kuberay = add_command(inside, "kuberay", _kuberay, "a RayJob for KubeRay, with its volume and the experiment")

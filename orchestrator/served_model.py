@@ -17,6 +17,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from hrm.errors import SpecError
 from hrm.generate import Sampling
 from hrm.serving import Answers, TextAnswers, open_answers
+from orchestrator.generate_options import NEW_TOKENS
 
 
 class ServedModel(PythonModel):
@@ -40,7 +41,7 @@ class ServedModel(PythonModel):
     def _answered(self, rows: pandas.DataFrame, params: dict[str, Any]) -> pandas.DataFrame:
         if isinstance(self.answers, TextAnswers):
             how = Sampling(params.get("temperature", 0.0), params.get("top_p", 1.0), params.get("seed", 0))
-            said = self.answers.continued(rows["prompt"].tolist(), params.get("max_new_tokens", 64), how)
+            said = self.answers.continued(rows["prompt"].tolist(), params.get("max_new_tokens", NEW_TOKENS), how)
             return pandas.DataFrame({"text": said})
         solved = self.answers.solved(rows["puzzle"].tolist())
         names = ("solution", "confidence", "segments")

@@ -13,10 +13,12 @@ from typing import IO
 import torch
 from rich.console import Console
 
+from analysis.writing import write_whole
 from hrm.context import LocalContext
 from hrm.errors import Problem, SpecError
 from hrm.records import TrialResult
 from hrm.train import StopRequested, train
+from orchestrator.checkpoint_places import RESULT
 from orchestrator.experiment import Arm, Experiment, load_experiment
 from orchestrator.resources import this_machine
 from orchestrator.signals import STOPPED, stop_on_signals
@@ -55,6 +57,7 @@ def train_one(options: argparse.Namespace) -> int:
         return STOPPED
     finally:
         lock.close()
+    write_whole(directory / RESULT, json.dumps(asdict(result), indent=1))
     if options.json:
         print(json.dumps({**asdict(result), "directory": str(directory)}))
     else:

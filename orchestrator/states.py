@@ -10,7 +10,6 @@ from functools import partial
 from itertools import islice
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +21,6 @@ from hrm.data.tag_lists import TOPICS, tag_lists
 from hrm.data.tokenizing import TextTokenizer
 from hrm.errors import Problem, SpecError
 from hrm.forcing import ToldText, told
-from hrm.nn.draws import Draws
 from orchestrator.checkpoint_places import best_checkpoint
 from orchestrator.evaluation import Bench, bench_for, trial_of
 
@@ -35,14 +33,14 @@ _TOPIC = 10
 def compare_checkpoint_states(options: argparse.Namespace) -> int:
     """Measure both rules on both sorts of text, say which is better; gives the exit code."""
     _refuse_nothing(options)
-    path = best_checkpoint(options.checkpoint)
+    path = best_checkpoint(options.checkpoint, options.storage)
     checkpoint, place = open_checkpoint(path), str(path)
     bench = bench_for(checkpoint, place, trial_of(checkpoint, place, options.task), options.storage)
     dataset, task = bench.dataset, bench.trial.task
     tokenizer = task.text_tokenizer(dataset.directory, dataset.manifest.vocabulary)
     if tokenizer is None:
         raise SpecError(Problem(place, f"is a checkpoint of {task.kind}, whose rows are no text", "Give a text model"))
-    if not bench.model.initial_state(1, Draws(0, 0, torch.zeros(1, dtype=torch.int64), training=False)):
+    if not bench.model.keeps_state:
         rule = f"a {bench.trial.model.kind} keeps no state between segments, so there is none to carry"
         raise SpecError(Problem(place, rule, "Give a checkpoint of a recursive model"))
     found = [
@@ -73,7 +71,7 @@ def _compared(bench: Bench, name: str, texts: Sequence[ToldText], options: argpa
         seed=trial.seed,
         batch_size=trial.batch_size,
     )
-    return compare_states(name, measured(state="reset"), measured(state="carry"))
+    return compare_states(name, measured(state="reset"), measured(state="carry"), bench.dataset.shape.vocab_size)
 
 
 def _own_rows(bench: Bench, options: argparse.Namespace) -> Iterator[ToldText]:
@@ -136,4 +134,4 @@ def _show(found: Sequence[StatesCompared]) -> None:
         console.print(table)
         console.print()
     for one in found:
-        console.print(one.sentence(), soft_wrap=True)
+        console.print(" ".join(filter(None, (one.sentence(), one.warning()))), soft_wrap=True)

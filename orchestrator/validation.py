@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Grid
 
+from analysis.numbers import plural
 from analysis.records import ArmCost
 from analysis.section import Table, text_of
 from analysis.tables import costs_notes, costs_table
@@ -139,8 +140,8 @@ def validate(options: argparse.Namespace) -> int:
         print(json.dumps({**facts, "costs": [asdict(cost) for cost in costs]}))
         return 0
     console = Console()
-    sizes = f"{len(spec.arms)} arms on {len(experiment.tasks)} task(s)"
-    trials = f"{searches} search trials and {replicas} replicas"
+    sizes = f"{plural(len(spec.arms), 'arm')} on {plural(len(experiment.tasks), 'task')}"
+    trials = f"{plural(searches, 'search trial')} and {plural(replicas, 'replica')}"
     console.print(f"{options.experiment}: good. {sizes}: {trials}.\n", soft_wrap=True, highlight=False)
     console.print(_grid(costs_table(costs, reference)))
     for note in [*costs_notes(costs, reference), comparison]:

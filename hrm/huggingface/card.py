@@ -8,10 +8,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from hrm.huggingface.lineage import link_in_words
+
 if TYPE_CHECKING:
     from hrm.huggingface.exporting import Export
 
 UNKNOWN, LICENSE = "unknown", "LICENSE"
+EXAMPLE = "The"
+"""A prompt of a model whose data have no template."""
 
 
 def model_card(manifest: dict[str, Any], class_name: str, tokenized: bool, export: Export) -> str:
@@ -20,7 +24,8 @@ def model_card(manifest: dict[str, Any], class_name: str, tokenized: bool, expor
         _header(export),
         f"# {manifest['spec']['model']['kind']}, {manifest['num_parameters']:,} parameters\n",
         _what(manifest, export),
-        _loading(class_name, tokenized),
+        _loading(class_name, tokenized, export),
+        _same_here(manifest, tokenized, export),
         _prompts(class_name, export),
         _probabilities(manifest),
         _section("Data", _data(manifest)),
@@ -47,7 +52,8 @@ def _what(manifest: dict[str, Any], export: Export) -> str:
     return f"A causal language model: {sizes}. Weights {which}, in {export.dtype}.\n\n```json\n{spec}\n```\n"
 
 
-def _loading(class_name: str, tokenized: bool) -> str:
+def _loading(class_name: str, tokenized: bool, export: Export) -> str:
+    """A snippet that runs once FOLDER is the folder."""
     ours = class_name == "HrmForCausalLM"
     lines = [
         *(["import hrm  # of hrm-orchestrator: tells Transformers of the class"] if ours else []),
@@ -58,8 +64,9 @@ def _loading(class_name: str, tokenized: bool) -> str:
     if tokenized:
         lines += [
             'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
-            'inputs = tokenizer("The", return_tensors="pt")',
-            "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0]))",
+            f'inputs = tokenizer({json.dumps(export.prompt, ensure_ascii=False)}, return_tensors="pt")',
+            *([_MARKS] if class_name == "HrmTextForCausalLM" and export.prompts_whole else []),
+            f"print(tokenizer.decode(model.generate(**inputs, max_new_tokens={_room(export)})[0]))",
         ]
     says = f"The class is `{class_name}`" + (" of hrm-orchestrator" if ours else " of Transformers (5.9 and newer)")
     without = "" if tokenized else "\nNo tokenizer is here: the checkpoint names no text that it was trained on.\n"
@@ -67,18 +74,32 @@ def _loading(class_name: str, tokenized: bool) -> str:
     return f"## Loading\n\n{says}; no code of this folder is run.\n\n```python\n{code}\n```\n{without}"
 
 
+_MARKS = 'inputs["token_type_ids"] = inputs["attention_mask"].clone()  # the prompt is read as a whole'
+
+
+def _room(export: Export) -> int:
+    """New tokens of the example: 20, or as many as there are positions for."""
+    used = len(EXAMPLE) + 1 if export.tokenizer is None else len(export.tokenizer.prompt(export.prompt))
+    return max(1, min(20, export.shape.sequence_length + 1 - used))
+
+
+def _same_here(manifest: dict[str, Any], tokenized: bool, export: Export) -> str:
+    """How hrm-orchestrator gives the tokens of the snippet, where it does."""
+    others = export.weights == "raw" and export.checkpoint.ema is not None
+    if not tokenized or others or export.dtype != "float32":
+        return ""
+    trained = (manifest.get("resolved") or {}).get("precision", "float32")
+    else_in = "" if trained == "float32" else f"; without it, it computes in {trained}, as the training did"
+    return f"On the checkpoint, `generate --precision float32` gives these tokens{else_in}.\n"
+
+
 def _prompts(class_name: str, export: Export) -> str:
     if class_name != "HrmTextForCausalLM":
         return ""
     if not export.prompts_whole:
         return "Every position looks back only: its rows have no prompts. Leave `token_type_ids` out, or 0.\n"
-    return """It was trained with prompts that are read as a whole (PrefixLM). Mark the prompt's positions by
-`token_type_ids` = 1, all others by 0; generate with the cache (the default):
-
-```python
-inputs["token_type_ids"] = inputs["attention_mask"].clone()
-model.generate(**inputs)
-```
+    return """It was trained with prompts that are read as a whole (PrefixLM): a prompt's positions are marked by
+`token_type_ids` = 1, all others by 0. Generate with the cache (the default).
 """
 
 
@@ -121,11 +142,11 @@ def _training(manifest: dict[str, Any]) -> list[str]:
 def _origin(manifest: dict[str, Any], export: Export) -> list[str]:
     code = manifest.get("code") or {}
     changed = " with changes of its own" if code.get("dirty") else ""
-    lines = [f"- trial: {manifest.get('trial_id') or UNKNOWN}", f"- code: {code.get('commit') or UNKNOWN}{changed}"]
+    trial = manifest.get("trial_id") or "none, it was imported"
+    lines = [f"- trial: {trial}", f"- code: {code.get('commit') or UNKNOWN}{changed}"]
     lineage = manifest.get("lineage")
     while lineage:
-        what = lineage.get("format") or f"trial {lineage.get('trial_id') or UNKNOWN}, step {lineage.get('step')}"
-        lines.append(f"- started from: {what}, sha256 {lineage['sha256'][:16]}")
+        lines.append(f"- started from: {link_in_words(lineage)}, sha256 {lineage['sha256'][:16]}")
         lineage = lineage.get("lineage")
     return lines
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from hrm.errors import Problem
 from hrm.huggingface.exporting import LOSS_KEY, OWN_TYPE
 from hrm.huggingface.hrm_text import CONFIG_KEY
+from hrm.huggingface.lineage import ORIGIN, is_origin
 from hrm.nn.losses import LossKind
 
 
@@ -40,6 +41,10 @@ def _object(path: str, may: Literal["stand", "lack", "be null"]) -> _Field:
     return _Field(path, "an object", lambda value: isinstance(value, dict), may)
 
 
+def _origin(path: str) -> _Field:
+    return _Field(path, "an object with the sha256 of weights, as `checkpoint export` writes it", is_origin, "be null")
+
+
 _BOTH = (
     _count("vocab_size"),
     _Field("tie_word_embeddings", "true or false", lambda value: isinstance(value, bool), "be null"),
@@ -57,12 +62,14 @@ _FIELDS = {
         *(_number(f"{name}.rope_theta") for name in ("rope_parameters", "rope_scaling")),
         *(_object(name, "lack") for name in (CONFIG_KEY, f"{CONFIG_KEY}.model")),
         _number(f"{CONFIG_KEY}.model.expansion"),
+        _origin(f"{CONFIG_KEY}.{ORIGIN}"),
     ),
     OWN_TYPE: (
         *_BOTH,
         _count("max_position_embeddings"),
         _object("spec", "stand"),
         _count("num_segments", "be null"),
+        _origin(ORIGIN),
     ),
 }
 

@@ -20,8 +20,9 @@ from torch import Tensor
 from hrm.checkpoint import Checkpoint
 from hrm.data.tokenizing import CONFIG_FILE, TOKENIZER_FILE, TextTokenizer
 from hrm.errors import Problem, SpecError
-from hrm.huggingface.card import LICENSE, UNKNOWN, model_card
-from hrm.huggingface.hrm_text import to_transformers, transformers_config
+from hrm.huggingface.card import EXAMPLE, LICENSE, UNKNOWN, model_card
+from hrm.huggingface.hrm_text import CONFIG_KEY, to_transformers, transformers_config
+from hrm.huggingface.lineage import ORIGIN, origin_of
 from hrm.loading import model_spec
 from hrm.models import ModelSpec
 from hrm.models.hrm_text import HRMTextSpec
@@ -53,6 +54,8 @@ class Export:
     """Ready files instead of a tokenizer."""
     prompts_whole: bool = False
     """Whether prompts of its data are read as a whole (PrefixLM)."""
+    prompt: str = EXAMPLE
+    """An example, as the rows of its data put it."""
     license: str = UNKNOWN
     license_text: str | None = None
 
@@ -107,11 +110,11 @@ def _files(spec: ModelSpec, export: Export) -> dict[str, bytes]:
     dtype: torch.dtype = getattr(torch, export.dtype)
     weights = {name: value.to(dtype) if value.is_floating_point() else value for name, value in kept.items()}
     ids = _token_ids(export)
-    generation = {**ids, "max_length": export.shape.sequence_length, "use_cache": True}
+    config = _with_origin(config_of(spec, export.shape), export)
     files = {
         "model.safetensors": save(named_there(spec, weights), {"format": "pt"}),
-        "config.json": _json({**config_of(spec, export.shape), **ids, **_loss(export), "dtype": export.dtype}),
-        "generation_config.json": _json(generation),
+        "config.json": _json({**config, **ids, **_loss(export), "dtype": export.dtype}),
+        "generation_config.json": _json({**ids, "use_cache": True}),
     }
     tokenizer = export.tokenizer and tokenizer_files(export.tokenizer, export.shape.sequence_length)
     files |= dict(tokenizer or export.tokenizer_files or {})
@@ -142,6 +145,16 @@ def config_of(spec: ModelSpec, shape: TaskShape) -> dict[str, Any]:
         "max_position_embeddings": shape.sequence_length,
         "tie_word_embeddings": said.get("tied_embeddings", False),
     }
+
+
+def _with_origin(config: dict[str, Any], export: Export) -> dict[str, Any]:
+    """With the checkpoint that the folder is of, so that where its weights came from is known from the folder, too."""
+    origin = origin_of(export.checkpoint)
+    if origin is None:
+        return config
+    if config["model_type"] == OWN_TYPE:
+        return {**config, ORIGIN: origin}
+    return {**config, CONFIG_KEY: {**config[CONFIG_KEY], ORIGIN: origin}}
 
 
 def tokenizer_files(tokenizer: TextTokenizer, longest: int) -> dict[str, bytes]:

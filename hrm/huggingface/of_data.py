@@ -7,7 +7,9 @@ from typing import Any
 
 from hrm.checkpoint import Checkpoint
 from hrm.data.dataset import build_dataset
+from hrm.data.tokenizing import TextTokenizer
 from hrm.errors import Problem, SpecError
+from hrm.huggingface.card import EXAMPLE
 from hrm.huggingface.exporting import Export
 from hrm.loading import model_spec
 from hrm.spec import Spec, parse_spec
@@ -15,6 +17,8 @@ from hrm.tasks import TaskShape, TaskSpec
 from hrm.trial import AnyTaskSpec
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_QUESTION = "Name three rivers."
+"""The example where a recipe has a template for what a person says."""
 
 
 class _TaskHolder(Spec):
@@ -40,13 +44,29 @@ def export_of(checkpoint: Checkpoint, place: str, data_root: Path, task: TaskSpe
     if held != dataset.shape.vocab_size:
         rule = f"the task must be of {held} tokens, as the model is, got {dataset.shape.vocab_size}"
         raise SpecError(Problem(place, rule, "Give the recipe that it was trained on"))
+    tokenizer = task.text_tokenizer(dataset.directory, dataset.manifest.vocabulary)
     return Export(
         checkpoint,
         place,
         dataset.shape,
-        tokenizer=task.text_tokenizer(dataset.directory, dataset.manifest.vocabulary),
+        tokenizer=tokenizer,
         prompts_whole=task.prompts_whole,
+        prompt=_example(task, tokenizer, dataset.shape.sequence_length) if tokenizer else EXAMPLE,
     )
+
+
+def _example(task: TaskSpec, tokenizer: TextTokenizer, length: int) -> str:
+    """A prompt as the recipe puts it, of words that the vocabulary has, with room behind it."""
+    try:
+        asks = task.prompt(EXAMPLE) != EXAMPLE
+    except SpecError:  # a template of further fields, which a person has to fill
+        return EXAMPLE
+    known = next(filter(str.isalpha, tokenizer.vocabulary), "")
+    for text in (_QUESTION if asks else EXAMPLE, EXAMPLE, known):
+        prompt = task.prompt(text)
+        if not tokenizer.unknown_words(prompt) and 0 < len(tokenizer.prompt(prompt)) < length:
+            return prompt
+    return EXAMPLE
 
 
 def _shape(manifest: dict[str, Any]) -> TaskShape:

@@ -22,7 +22,8 @@ from hrm.checkpoint import Checkpoint, differences
 from hrm.errors import Problem, SpecError
 from hrm.huggingface.config_fields import field_problems
 from hrm.huggingface.exporting import EMBEDDING, LOSS_KEY, OWN_TYPE, PREFIX
-from hrm.huggingface.hrm_text import config_problems, from_transformers, spec_fields
+from hrm.huggingface.hrm_text import CONFIG_KEY, config_problems, from_transformers, spec_fields
+from hrm.huggingface.lineage import ORIGIN, kept
 from hrm.loading import parse_model
 from hrm.models import ModelSpec
 from hrm.provenance import code_version, environment
@@ -72,6 +73,7 @@ def read_transformers(folder: Path) -> Checkpoint:
             "narrowed": narrowed,
             "said": {},
             "assumed": {},
+            **_before(config),
         },
         "files": {"model.safetensors": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}},
         "code": code_version(),
@@ -129,6 +131,12 @@ def _own_spec(config: Mapping[str, Any], place: str) -> ModelSpec:
 def _trained_for(config: Mapping[str, Any]) -> dict[str, Any]:
     """The loss of the training, if the folder says it."""
     return {"loss": config[LOSS_KEY]} if config.get(LOSS_KEY) else {}
+
+
+def _before(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The checkpoint that the folder was exported from, if it says so, as the link before it."""
+    holder = config if config["model_type"] == OWN_TYPE else config.get(CONFIG_KEY, {})
+    return {"lineage": kept(holder[ORIGIN])} if holder.get(ORIGIN) else {}
 
 
 def _tensors(folder: Path) -> tuple[dict[str, Tensor], list[str]]:

@@ -95,6 +95,12 @@ class Model(nn.Module, ABC):
     def initial_state(self, num_rows: int, draws: Draws) -> State:
         """The state of rows that have seen no segment yet."""
 
+    @property
+    def keeps_state(self) -> bool:
+        """Whether a segment hands a state on; where it does not, every further one computes the same again."""
+        row = torch.zeros(1, dtype=torch.int64, device=next(self.parameters()).device)
+        return bool(self.initial_state(1, Draws(0, 0, row, training=False)))
+
     def state_at(self, num_rows: int, draws: Draws, positions: Tensor) -> State:
         """The initial state of some positions alone: [S] of every row, or [B, S]."""
         places = positions.expand(num_rows, -1).unsqueeze(-1)

@@ -22,6 +22,7 @@ from hrm.solve import puzzles_of
 from hrm.spec import parse_spec
 from hrm.trial import TrialSpec
 from orchestrator import leaders
+from orchestrator.generate_options import NEW_TOKENS
 from orchestrator.trackers.mlflow_view import allowed_name
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _signature(text: bool) -> ModelSignature:
         answer = [("string", "solution"), ("double", "confidence"), ("long", "segments")]
         return ModelSignature(Schema([ColSpec("string", "puzzle")]), Schema([ColSpec(*each) for each in answer]))
     asked = (
-        ("max_new_tokens", "long", 64),
+        ("max_new_tokens", "long", NEW_TOKENS),
         ("temperature", "double", 0.0),
         ("top_p", "double", 1.0),
         ("seed", "long", 0),

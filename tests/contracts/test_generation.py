@@ -62,7 +62,7 @@ def test_a_row_says_in_a_batch_what_it_says_alone(spec: ModelSpec, state: StateR
     model = built(spec)
     options: dict[str, Any] = {"sampling": SAMPLED, "end": 7, "state": state}
     if state == "carry" and not model.initial_state(1, still([0])):
-        with pytest.raises(SpecError, match="keeps no state"):
+        with pytest.raises(SpecError, match="hands no state on"):
             said(model, **options)
         return
     together = said(model, **options, batch_size=3)

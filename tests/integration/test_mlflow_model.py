@@ -33,6 +33,7 @@ from hrm.data.dataset import build_dataset
 from hrm.spec import parse_spec
 from hrm.trial import TrialSpec
 from orchestrator.cli import DONE, main
+from orchestrator.generate_options import NEW_TOKENS
 from orchestrator.leaders import Leader
 from orchestrator.trackers.mlflow import MlflowSpec, MlflowTracker
 
@@ -91,6 +92,8 @@ def test_a_text_model_says_what_generate_says_and_is_made_once(
     prompts = [word for text in PROMPTS for word in ("--prompt", text)]
     ours = said(capsys, "generate", leader.checkpoint, *prompts, *options, "--storage", storage)
     assert answer["text"].tolist() == [each["text"] for each in ours["continuations"]]
+    params = model.metadata.get_params_schema().to_dict()
+    assert {each["name"]: each["default"] for each in params}["max_new_tokens"] == NEW_TOKENS == 100
     with pytest.raises(MlflowException, match="must not be empty"):
         model.predict(pandas.DataFrame({"prompt": [""]}))
 

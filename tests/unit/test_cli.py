@@ -154,7 +154,7 @@ def test_memory_that_does_not_suffice_ends_with_1_and_the_way_out_and_a_defect_w
 
 def test_validate_says_what_a_sweep_would_do(run: Command, good: Path) -> None:
     assert run("validate", good, "--set", "search.trials=5") == 0
-    assert run.out.startswith(f"{good}: good. 2 arms on 1 task(s): 10 search trials and 4 replicas.\n")
+    assert run.out.startswith(f"{good}: good. 2 arms on 1 task: 10 search trials and 4 replicas.\n")
     expected = {"arms": ["plain", "control"], "tasks": ["red_team"], "search_trials": 12, "replicas": 4}
     assert run.json("validate", good).items() >= expected.items()
     assert not (run.storage / "sweeps").exists()
@@ -353,6 +353,18 @@ def test_train_again_gives_the_same_numbers_without_training(run: Command, good:
     assert run("train", good, "--smoke") == 0
     assert f"test loss {first['test']['loss']:.4f}" in run.out
     assert {path.name for path in Path(first["directory"]).glob("attempts/*")} == {"1"}  # nothing new was written
+    shown = run.json("checkpoint", "show", first["directory"])
+    assert shown["path"] == f"{first['directory']}/{first['best_checkpoint']}"
+
+
+def test_a_misspelt_option_is_refused_by_its_command_which_names_the_right_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["checkpoint", "evaluate", "somewhere", "--spilt", "test"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "checkpoint evaluate: error: unrecognized arguments: --spilt test. Did you mean --split?" in said
 
 
 def test_train_shows_its_reports_and_keeps_a_log(run: Command, good: Path) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import MakeTrial
+from conftest import TINY_HRM, MakeTrial
 from hub_stub import running_hub, use
 
-from hrm.checkpoint import read_checkpoint
+from hrm.checkpoint import read_checkpoint, weights_sha256
 from hrm.context import LocalContext
 from hrm.data.dataset import build_dataset
 from hrm.errors import SpecError
+from hrm.huggingface.lineage import is_origin, kept, link_in_words
 from hrm.huggingface.places import local_folder, names_a_repository
 from hrm.huggingface.reading import read_transformers
 from hrm.spec import parse_spec
@@ -139,6 +140,52 @@ def test_an_exported_folder_is_shown_and_imported_with_where_it_came_from(
     assert "started from: Transformers folder" in (again / "README.md").read_text()
 
 
+@pytest.mark.parametrize("model", [HRM_TEXT, TINY_HRM], ids=["hrm_text", "ours"])
+def test_where_weights_came_from_goes_on_through_exports(
+    model: dict[str, Any],
+    trained: Callable[..., Path],
+    said: Said,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint, out, back = trained(model=model, ema=0.5), tmp_path / "out", tmp_path / "back"
+    manifest = read_checkpoint(checkpoint).manifest
+    origin = {"trial_id": manifest["trial_id"], "step": manifest["progress"]["step"]}
+    origin["sha256"] = weights_sha256(manifest)
+    said("export", checkpoint, "--format", "transformers", "--output", out)
+    assert str(tmp_path) not in (out / "config.json").read_text()
+    transformers.AutoModelForCausalLM.from_pretrained(out).save_pretrained(tmp_path / "saved")
+    for folder in (tmp_path / "saved", out):
+        assert said("show", folder)[1]["lineage"]["lineage"] == origin
+    said("import", out, "--output", back)
+    said("export", back, "--format", "transformers", "--output", tmp_path / "again")
+    links = said("show", tmp_path / "again")[1]["lineage"]["lineage"]
+    assert "trial_id" not in links
+    assert links["lineage"]["lineage"] == origin
+    last = f"trial {origin['trial_id']}, step {origin['step']}"
+    assert f"- started from: {last}, sha256 {origin['sha256'][:16]}" in (tmp_path / "again/README.md").read_text()
+    assert "trial: none, it was imported" in (tmp_path / "again/README.md").read_text()
+    assert main(["checkpoint", "show", str(tmp_path / "again"), "--storage", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()[-4:]
+    own = "hrm_text" if model is HRM_TEXT else "hrm_orchestrator"
+    assert lines[0].startswith(f"from {tmp_path / 'again'} (Transformers folder, {own}, sha256 ")
+    assert lines[1].startswith("from an import (sha256 ")
+    assert lines[2].startswith(f"from Transformers folder, {own} (sha256 ")
+    assert lines[3] == f"from {last} (sha256 {origin['sha256'][:16]})"
+
+
+def test_a_link_is_said_by_what_is_known_of_it_and_given_away_without_its_place() -> None:
+    stage = {"sweep": "/home/me/runs/sweeps/pretrain", "arm": "hrm", "task": "text", "trial": "hrm-0001"}
+    first = {"path": "/home/me/a", "sha256": "1" * 64, "trial_id": None, "step": 3, "lineage": None}
+    link = {"path": "/home/me/b", "sha256": "2" * 64, "trial_id": "2" * 16, "step": 9, **stage, "lineage": first}
+    found = kept(link)
+    assert is_origin(found)
+    assert "/home" not in json.dumps(found)
+    assert link_in_words(found) == f"sweep pretrain, arm hrm on text, trial hrm-0001, {'2' * 16}, step 9"
+    assert link_in_words(found["lineage"]) == "an import, step 3"
+    assert link_in_words({"trial_id": None, "step": None}) == "an import"
+
+
 def test_what_was_imported_can_be_evaluated_as_the_checkpoint_was(
     trained: Callable[..., Path], said: Said, tmp_path: Path
 ) -> None:
@@ -258,14 +305,21 @@ def test_fields_that_mean_nothing_are_named_all_at_once(folder: Path, said: Said
         'hrm_orchestrator.model.expansion must be a number > 0, got "4"',
     )
     refused({**config, "hrm_orchestrator": {"model": 3}}, "hrm_orchestrator.model must be an object, got 3")
+    link = "must be an object with the sha256 of weights, as `checkpoint export` writes it, got"
+    damaged: list[Any] = [3, {}, {"sha256": "1" * 64, "lineage": {}}, {"sha256": "1" * 64, "trial_id": "\x1b[2J"}]
+    for origin in damaged:
+        refused(
+            {**config, "hrm_orchestrator": {"origin": origin}}, f"hrm_orchestrator.origin {link} {json.dumps(origin)}"
+        )
     own = {"model_type": "hrm_orchestrator", "vocab_size": "abc", "max_position_embeddings": "long"}
     refused(
-        {**own, "spec": 5, "num_segments": -1, "tie_word_embeddings": 1},
+        {**own, "spec": 5, "num_segments": -1, "tie_word_embeddings": 1, "origin": []},
         'vocab_size must be a whole number >= 1, got "abc"',
         "tie_word_embeddings must be true or false, got 1",
         'max_position_embeddings must be a whole number >= 1, got "long"',
         "spec must be an object, got 5",
         "num_segments must be a whole number >= 1, got -1",
+        f"origin {link} []",
     )
 
 

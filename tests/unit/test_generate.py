@@ -126,7 +126,7 @@ def test_what_cannot_be_continued_is_refused(
 
 def test_a_model_without_a_state_carries_none() -> None:
     plain = TransformerSpec(hidden_size=16, num_heads=2, num_layers=1, causal=True).build(SHAPE)
-    with pytest.raises(SpecError, match="state: must be `reset` for a model that keeps no state, which Transformer"):
+    with pytest.raises(SpecError, match="state: must be `reset`: the model hands no state on, got 'carry'"):
         steps(plain, [[1]], state="carry")
 
 

@@ -160,6 +160,60 @@ def test_an_instruction_is_put_in_the_recipes_template_unless_raw(instructed: Pa
     assert said(instructed, "--prompt", "Say one", "--raw")["continuations"][0]["prompt_tokens"] == 1 + len("Say one")
 
 
+HALF: dict[str, dict[str, Any]] = {
+    "instructed": {
+        "task": {"format": {"kind": "instruction"}, "prefix": True},
+        "model": {"kind": "hrm_text", "hidden_size": 16, "num_heads": 2, "num_layers_per_stack": 1},
+    },
+    "chatting": {"task": {"format": {"kind": "chat"}}, "model": {**TINY_HRM, "halting": {"segments": 2}}},
+}
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_an_exports_card_shows_what_generate_gives_in_float32(
+    name: str, place: Place, said: Said, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    transformers = pytest.importorskip("transformers", minversion="5.9")
+    source, out = place.storage / f"{name}-half.jsonl", place.storage / f"{name}-folder"
+    turns = [[("user", each["instruction"]), ("assistant", each["output"])] for each in INSTRUCTIONS]
+    messages = [{"messages": [{"role": role, "content": text} for role, text in pair]} for pair in turns]
+    records = messages if name == "chatting" else INSTRUCTIONS
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    text = {"kind": "text", "source": {"path": str(source)}, "loss_on": "response", "allow_overlap": True}
+    task = {**text, "sequence_length": 96, **HALF[name]["task"]}
+    checkpoint = place.trained(f"{name}-half", task=task, model=HALF[name]["model"], precision="bfloat16")
+    exported = ["checkpoint", "export", str(checkpoint), "--format", "transformers", "--output", str(out)]
+    assert main([*exported, "--storage", str(place.storage)]) == 0
+
+    card = (out / "README.md").read_text()
+    assert "`generate --precision float32` gives these tokens; without it, it computes in bfloat16" in card
+    code = card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(out))
+    assert ("token_type_ids" in code) == (name == "instructed")
+    found: dict[str, Any] = {}
+    heard = transformers.utils.logging.get_logger("transformers")
+    heard.addHandler(caplog.handler)
+    try:
+        exec(code, found)
+    finally:
+        heard.removeHandler(caplog.handler)
+    assert "max_new_tokens" not in caplog.text
+    prompt, shown = found["inputs"]["input_ids"][0].tolist(), capsys.readouterr().out
+    whole = found["model"].generate(**found["inputs"], max_new_tokens=20)[0].tolist()
+    asked = (checkpoint, "--prompt", "Name three rivers.", "--max-new-tokens", "20")
+    single = said(*asked, "--precision", "float32")
+    (ours,) = single["continuations"]
+    end = [] if ours["ending"] == "length" else [found["tokenizer"].eos_token_id]
+    assert (single["precision"], ours["prompt_tokens"]) == ("float32", len(prompt))
+    assert prompt + ours["tokens"] + end == whole
+    assert "Name three rivers." in shown
+    half = said(*asked)
+    assert half["precision"] == "bfloat16"
+    assert half["continuations"][0]["log_probabilities"] != pytest.approx(ours["log_probabilities"], rel=1e-5)
+    assert said(*asked, "--precision", "float16")["precision"] == "float16"
+    assert place(*asked) == 0
+    assert capsys.readouterr().out.endswith("computed in bfloat16\n")
+
+
 def test_a_trials_folder_stands_for_its_best_checkpoint(
     conversing: Path, said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,7 +253,8 @@ def test_what_no_person_can_mean_ends_with_2_and_a_way_out(
         ((conversing, *ask, "--max-new-tokens", "0"), "--max-new-tokens: must be >= 1, got 0"),
         ((conversing, *ask, "--segments", "0"), "--segments: must be >= 1, got 0"),
         ((conversing, *ask, "--top", "-1"), "--top: must be >= 0, got -1"),
-        ((plain, *ask, "--state", "carry"), "--state: must be `reset` for a model that keeps no state"),
+        ((plain, *ask, "--state", "carry"), "--state: must be `reset`: transformer hands no state on, got 'carry'"),
+        ((instructed, *ask, "--segments", "3"), "--segments: must be 1: hrm_text hands no state on, so that further"),
         ((puzzle, *ask), "is a checkpoint of sudoku, whose rows are no text"),
         ((puzzle, *ask, "--task", tmp_path / "text.yaml"), "a hrm that sees the future is refused"),
         ((conversing, *ask, "--task", tmp_path / "text.yaml"), "Evaluate it on the task that it was trained on"),

@@ -249,7 +249,7 @@ def test_a_model_without_a_state_is_refused_as_such(
     tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(tmp_path, SudokuSpec.smoke())
-    monkeypatch.setattr("orchestrator.adapting.has_state", lambda model: False)
+    monkeypatch.setattr("hrm.models.Model.keeps_state", False)
     assert main(["checkpoint", "adapt", str(path), "--storage", str(tmp_path), "--segments", "4"]) == 2
     assert "must hand a state on" in capsys.readouterr().err
 

@@ -213,6 +213,41 @@ def test_a_report_says_what_an_arm_started_from(tmp_path: Path) -> None:
     assert "pretrain" in arms["tuned"]
 
 
+def test_a_checkpoint_may_be_named_by_its_trial_or_its_arm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = pretraining(tmp_path)
+    key = "text-transformer-replica-0002"
+
+    def found(named: str) -> str:
+        assert main(["checkpoint", "show", named, "--storage", str(tmp_path), "--json"]) == DONE
+        path = Path(json.loads(capsys.readouterr().out)["path"])
+        return str(path.absolute().relative_to(directory / "trials"))
+
+    best = "attempts/1/step-00000440"
+    assert found(f"pretrain/{key}") == found(str(directory / "trials" / key)) == f"{key}/{best}"
+    hrm = "text-hrm-replica-0001"
+    assert found("pretrain:hrm") == found("pretrain:text:hrm") == f"{hrm}/{best}"
+    monkeypatch.chdir(directory / "trials")
+    assert found(f"{key}/{best}") == f"{key}/{best}"
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("pretrain/none", "pretrain/none: there is no such trial in this sweep. It has text-hrm-replica-0000, "),
+        ("pretrain:none", "pretrain has no arm 'none'. Give one of hrm, transformer"),
+        ("pretrain/text-hrm-search-0002", "is a trial that has not completed, so that none of its checkpoints is its"),
+    ],
+)
+def test_a_trial_or_an_arm_that_has_no_best_checkpoint_is_refused(
+    named: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretraining(tmp_path)
+    assert main(["checkpoint", "show", named, "--storage", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_show_prints_every_stage_that_a_checkpoint_came_through(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

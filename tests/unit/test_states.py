@@ -63,15 +63,27 @@ def test_a_verdict_is_given_only_where_the_interval_leaves_no_doubt() -> None:
     reset = np.stack([rng.normal(40, 4, 30), rng.integers(0, 20, 30), np.full(30, 20.0)], 1)
     worse = reset + np.array([2.0, 0.0, 0.0]) + np.outer(rng.normal(0, 0.2, 30), [1, 0, 0])
     noisy = reset + np.outer(rng.normal(0, 5, 30), [1, 0, 0])
-    found = compare_states("prose", reset, worse)
+    found = compare_states("prose", reset, worse, 9)
     assert found.better == "reset"
     assert found.loss.difference.value == pytest.approx(0.1, abs=0.01)
     assert found.sentence().startswith("prose: reset is better, by 0.1")
-    assert compare_states("prose", worse, reset).better == "carry"
-    assert compare_states("prose", worse, reset).sentence().startswith("prose: carry is better, by 0.1")
-    assert compare_states("prose", reset, noisy).better is None
-    assert "cannot tell" in compare_states("prose", reset, noisy).sentence()
-    assert compare_states("prose", reset[:1], worse[:1]).sentence() == "prose: 1 row cannot tell which is better."
+    assert compare_states("prose", worse, reset, 9).better == "carry"
+    assert compare_states("prose", worse, reset, 9).sentence().startswith("prose: carry is better, by 0.1")
+    assert compare_states("prose", reset, noisy, 9).better is None
+    open_ = compare_states("prose", reset, noisy, 9).sentence()
+    assert open_.startswith("prose: which is better cannot be told from 30 rows; carry minus reset is ")
+    alone = compare_states("prose", reset[:1], worse[:1], 9).sentence()
+    assert alone == "prose: which is better cannot be told from 1 row."
+
+
+def test_a_loss_that_a_guess_would_beat_is_said() -> None:
+    rows = np.stack([np.full(8, 40.0), np.zeros(8), np.full(8, 20.0)], 1)
+    step = np.array([4.0, 0.0, 0.0])
+    assert compare_states("tags", rows, rows + step, 8).warning() == ""
+    found = compare_states("tags", rows, rows + step, 7)
+    assert "2.000 nats per token are more than the 1.946 of a uniform guess over its 7 tokens" in found.warning()
+    assert compare_states("tags", rows + step, rows, 7).to_data()["warning"] == found.warning()
+    assert compare_states("tags", rows, rows - step, 7).warning() == "", "one rule does know them"
 
 
 def test_a_list_names_tags_of_one_topic_none_twice() -> None:

@@ -245,6 +245,17 @@ def test_the_test_split_is_measured_on_the_best_checkpoint_only_when_asked(
     assert result.test["loss"] != result.best_validation["loss"]
 
 
+def test_of_reports_that_the_objective_does_not_tell_apart_the_one_with_the_lowest_loss_is_best(
+    make_trial: MakeTrial, make_context: MakeContext
+) -> None:
+    objective = {"metric": "exact_accuracy", "direction": "maximize"}
+    reports, result = run(make_trial(objective=objective), make_context())
+    assert {report.validation["exact_accuracy"] for report in reports} == {0.0}
+    lowest = min(reports, key=lambda report: report.validation["loss"])
+    assert lowest is not reports[0]
+    assert result.best_step == lowest.progress.step
+
+
 def test_only_the_newest_two_and_the_best_checkpoint_are_kept(make_trial: MakeTrial, make_context: MakeContext) -> None:
     context = make_context()
     _, result = run(make_trial(budget={"axis": "steps", "amount": 16}, num_reports=8), context)
