@@ -240,10 +240,10 @@ def accuracy_words(difference: Estimate, margin: float) -> str:
     """A clause; where nothing is shown, how much may be lost."""
     change, signed = change_of(difference, margin), _signed(difference)
     if change == "equal":
-        return f"the accuracy is equal to within {_points(margin)}, {signed}"
+        return f"the accuracy is equal to within {in_points(margin)}, {signed}"
     if change != "open":
         return f"the accuracy is {change}, by {signed}"
-    lost = "all of it" if difference.low is None else f"up to {_points(math.ceil(-1000 * difference.low) / 1000)}"
+    lost = "all of it" if difference.low is None else f"up to {in_points(math.ceil(-1000 * difference.low) / 1000)}"
     return f"no difference of accuracy is shown, but {lost} may be lost, {signed}"
 
 
@@ -276,7 +276,8 @@ def _at_least(share: Estimate, least: float) -> Estimate:
     return Estimate(share.value, None if share.low is None else max(share.low, least), share.high, share.n)
 
 
-def _points(share: float) -> str:
+def in_points(share: float) -> str:
+    """`1 point`, `0.5 points`."""
     number = f"{100 * share:.1f}".removesuffix(".0")
     return f"{number} point" if number == "1" else f"{number} points"
 

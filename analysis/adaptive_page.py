@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from analysis.adaptive import Adaptivity, Outcome, cost_words, percentages
+from analysis.adaptive import Adaptivity, Outcome, cost_words, in_points, percentages
 from analysis.checkpoints.row_intervals import Estimate
 from analysis.figure_style import COLOURS, GREY, escape, style
 from analysis.numbers import flop, significant
@@ -17,7 +17,7 @@ RULE = (
     "Each threshold was chosen on {validation:,} rows of validation: the one with the fewest segments a row among "
     "those {kept}; of several as cheap, the most accurate. Then it was run on {test:,} rows of test, beside full "
     "depth. Intervals are of 95 %, over rows; differences are paired row by row. An accuracy is called worse or better "
-    "where the interval of its difference leaves out 0, equal where it leaves out a loss beyond {points:g} points, and "
+    "where the interval of its difference leaves out 0, equal where it leaves out a loss beyond {points}, and "
     "else no difference is shown."
 )
 KEPT = "whose accuracy there is not below that of full depth on the same rows"
@@ -46,8 +46,8 @@ def render_adaptivity(found: Adaptivity) -> str:
 def sections(found: Adaptivity) -> list[Section]:
     """The whole page."""
     kept = KEPT if found.margin is None else KEPT_BY_MARGIN.format(margin=found.margin)
-    rows, points = {"validation": found.validation_rows, "test": found.test_rows}, 100 * found.tolerated
-    how = RULE.format(**rows, kept=kept, points=points)
+    rows = {"validation": found.validation_rows, "test": found.test_rows}
+    how = RULE.format(**rows, kept=kept, points=in_points(found.tolerated))
     parts = [
         Section(
             "What halting saves",
