@@ -42,6 +42,7 @@ search:
   {trials: 4, generation: 2, deterministic: true, pruner: {kind: successive_halving, first_rung: 2}}
 budget: {axis: steps, amount: 48}
 replicas: {seeds: 2}
+trackers: [{kind: mlflow, model: false}]
 """
 
 

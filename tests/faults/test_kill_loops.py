@@ -132,7 +132,7 @@ def test_a_tracking_server_that_is_away_and_clocks_that_jump_change_nothing(stor
         "time.time = jumping\n"
     )
     paths = os.pathsep.join(filter(None, [str(storage), os.environ.get("PYTHONPATH", "")]))
-    tracker = f"trackers=[{{kind: mlflow, uri: 'http://127.0.0.1:{port}'}}]"
+    tracker = f"trackers=[{{kind: mlflow, uri: 'http://127.0.0.1:{port}', model: false}}]"
     with mlflow_server(storage, port):
         driver = start(*sweep(storage, tracker), environment={"PYTHONPATH": paths})
         wait_for(lambda: has_reports(storage, "hrm-search-0000", 1), 150)

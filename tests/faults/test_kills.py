@@ -10,6 +10,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
 from command import command, kill, run, start, trials, wait_for
 from steady import SERVERS, TRIAL_TITLES, check_equal, family, finish, has_reports, sweep, titled, wait_until_gone
 from steady import workers as workers_of
@@ -39,6 +40,7 @@ def test_a_killed_trial_process_costs_no_step(storage: Path, undisturbed: Path) 
     check_equal(storage, undisturbed)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_everything_and_the_same_command_goes_on(storage: Path, undisturbed: Path) -> None:
     driver = start(*sweep(storage))
     wait_for(lambda: has_reports(storage, "hrm-search-0001", 1))

@@ -34,7 +34,7 @@ def sweep(folder: Path, name: str, *options: str) -> Path:
     storage.mkdir()
     (storage / "one.yaml").write_text(ONE_TRIAL)
     settings = [part for option in options for part in ("--set", option)]
-    run("sweep", storage / "one.yaml", "--storage", storage, *settings)
+    run("sweep", storage / "one.yaml", "--storage", storage, "--no-dashboard", *settings)
     return storage
 
 
