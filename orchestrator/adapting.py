@@ -28,7 +28,7 @@ from hrm.depth import Right, all_right, depth
 from hrm.errors import Problem, SpecError
 from hrm.halting_scores import Gather, Halt, Rule, confidence_of, refuse_rule, rules_for
 from hrm.tasks import IGNORE, Answers
-from orchestrator.commands import writing
+from orchestrator.commands import too_small, writing
 from orchestrator.evaluation import Bench, bench_for, trial_of
 
 COMMON = "exact_accuracy"
@@ -248,13 +248,7 @@ def _say(found: Adaptivity, output: Path) -> None:
 
 
 def _refuse_nothing(options: argparse.Namespace) -> None:
-    least = {"--rows": 2, "--segments": 1, "--repeats": 1, "--retry-segments": 0, "--retry-restarts": 0}
-    given = {name: getattr(options, name[2:].replace("-", "_")) for name in least}
-    problems = [
-        Problem(name, f"must be >= {least[name]}, got {value}", "Give a larger number")
-        for name, value in given.items()
-        if value is not None and value < least[name]
-    ]
+    problems = too_small(options, rows=2, segments=1, repeats=1, retry_segments=0, retry_restarts=0)
     if options.margin is not None and not 0.0 < options.margin < 1.0:
         problems.append(Problem("--margin", f"must be > 0 and < 1, got {options.margin}", "Give such as 0.005"))
     if not 0.0 <= options.retry_below <= 1.0:

@@ -53,6 +53,16 @@ def later(place: str) -> Command:
     return command
 
 
+def too_small(options: argparse.Namespace, **least: int) -> list[Problem]:
+    """A problem for each option below the least number that means something; those that were not given are fine."""
+    given = {name: getattr(options, name) for name in least}
+    return [
+        Problem(f"--{name.replace('_', '-')}", f"must be >= {least[name]}, got {value}", "Give how many")
+        for name, value in given.items()
+        if value is not None and value < least[name]
+    ]
+
+
 @contextmanager
 def writing(output: Path) -> Iterator[None]:
     """Raises SpecError where what is written inside is refused by the file system: a person named the place."""

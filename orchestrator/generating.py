@@ -16,6 +16,7 @@ from hrm.errors import Problem, SpecError
 from hrm.generate import Continuation, Sampling, Step, continuations, generate
 from hrm.prompts import Prompt, continued_text, read_prompts
 from orchestrator.checkpoint_places import best_checkpoint
+from orchestrator.commands import too_small
 from orchestrator.evaluation import Bench, bench_for, trial_of
 from orchestrator.generation_view import GenerationView
 from orchestrator.prompts import given_prompts
@@ -114,16 +115,7 @@ def _as_json(asked: _Asked, steps: list[Step], options: argparse.Namespace, plac
 
 def _checked(options: argparse.Namespace) -> Sampling:
     """Raises SpecError with every number that means nothing, under its option's name."""
-    least = {
-        "--max-new-tokens": (options.max_new_tokens, 1),
-        "--segments": (options.segments, 1),
-        "--top": (options.top, 0),
-    }
-    problems = [
-        Problem(name, f"must be >= {low}, got {value}", "Give how many")
-        for name, (value, low) in least.items()
-        if value is not None and value < low
-    ]
+    problems = too_small(options, max_new_tokens=1, segments=1, top=0)
     try:
         sampling = Sampling(options.temperature, options.top_p, options.seed)
     except SpecError as error:

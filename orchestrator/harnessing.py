@@ -10,6 +10,7 @@ import torch
 
 from hrm.errors import Problem, SpecError
 from hrm.harness import harness, score
+from orchestrator.commands import too_small
 from orchestrator.transformers_folders import task_option
 
 _CAUSAL = "its prompts were read as a whole in training (PrefixLM); the harness lets it read them causally"
@@ -41,16 +42,7 @@ def score_checkpoint(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Raises SpecError with every number that means nothing, and for a device that is not here."""
-    least = {
-        "--limit": (options.limit, 1),
-        "--num-fewshot": (options.num_fewshot, 0),
-        "--batch-size": (options.batch_size, 1),
-    }
-    problems = [
-        Problem(name, f"must be >= {low}, got {value}", "Give how many")
-        for name, (value, low) in least.items()
-        if value is not None and value < low
-    ]
+    problems = too_small(options, limit=1, num_fewshot=0, batch_size=1)
     here = _devices()
     if options.device is not None and options.device not in here:
         rule = f"must be {' or '.join(here)} on this machine, got {options.device!r}"

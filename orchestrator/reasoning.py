@@ -18,13 +18,14 @@ from hrm.tasks.arc import ArcSpec
 from hrm.tasks.sudoku import SudokuSpec
 from hrm.trace import traces
 from hrm.trial import TrialSpec
-from orchestrator.commands import writing
+from orchestrator.commands import too_small, writing
 from orchestrator.evaluation import Bench, bench_for, trial_of
 
 
 def trace_checkpoint(options: argparse.Namespace) -> int:
     """Trace the rows, write the page, say what they show; gives the exit code."""
-    _refuse_nothing(options)
+    if problems := too_small(options, rows=1, segments=1):
+        raise SpecError(*problems)
     checkpoint, place = open_checkpoint(options.path), str(options.path)
     trial = trial_of(checkpoint, place, options.task)
     bench = bench_for(checkpoint, place, trial, options.storage)
@@ -68,17 +69,6 @@ def chosen_rows(options: argparse.Namespace, dataset: Dataset) -> np.ndarray:
         rule = f"must be >= 0 and < {count}, the rows of {options.split}, got {', '.join(map(str, wrong))}"
         raise SpecError(Problem("--row", rule, "Give rows of the split"))
     return np.array(options.row)
-
-
-def _refuse_nothing(options: argparse.Namespace) -> None:
-    asked = {"--rows": options.rows, "--segments": options.segments}
-    problems = [
-        Problem(name, f"must be >= 1, got {value}", "Give how many")
-        for name, value in asked.items()
-        if value is not None and value < 1
-    ]
-    if problems:
-        raise SpecError(*problems)
 
 
 def _mark(dataset: Dataset, layout: Layout) -> Mark:

@@ -26,6 +26,7 @@ from hrm.solve import THRESHOLDS, puzzles_of, rows_of, shape_without_data, usual
 from hrm.tasks import TaskShape
 from hrm.tasks.arc import ArcSpec
 from hrm.trial import TrialSpec
+from orchestrator.commands import too_small
 from orchestrator.evaluation import model_for, trial_of
 
 GRID = "the grid"
@@ -146,7 +147,7 @@ def _facts(kind: PuzzleKind, puzzle: Puzzle, found: Adapted, number: int) -> dic
 
 
 def _refuse(options: argparse.Namespace) -> None:
-    problems = []
+    problems = too_small(options, segments=1, limit=1)
     if (options.grid is not None) and (options.file is not None):
         problems.append(Problem("solve", "takes a grid or --file, got both", "Leave one out"))
     by_input = options.file is None and options.grid in (None, "-")
@@ -154,9 +155,6 @@ def _refuse(options: argparse.Namespace) -> None:
         problems.append(
             Problem("solve", "needs a puzzle, got none", "Give a grid, --file, or one by the standard input")
         )
-    for name, value in (("--segments", options.segments), ("--limit", options.limit)):
-        if value is not None and value < 1:
-            problems.append(Problem(name, f"must be >= 1, got {value}", "Give how many"))
     if options.retry_below is not None and not 0.0 <= options.retry_below <= 1.0:
         problems.append(Problem("--retry-below", f"must be >= 0 and <= 1, got {options.retry_below}", "Correct it"))
     if problems:

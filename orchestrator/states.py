@@ -22,6 +22,7 @@ from hrm.data.tokenizing import TextTokenizer
 from hrm.errors import Problem, SpecError
 from hrm.forcing import ToldText, told
 from orchestrator.checkpoint_places import best_checkpoint
+from orchestrator.commands import too_small
 from orchestrator.evaluation import Bench, bench_for, trial_of
 
 _UNSEEN = 2**32
@@ -32,7 +33,8 @@ _TOPIC = 10
 
 def compare_checkpoint_states(options: argparse.Namespace) -> int:
     """Measure both rules on both sorts of text, say which is better; gives the exit code."""
-    _refuse_nothing(options)
+    if problems := too_small(options, rows=2, prefix=1, tokens=1, segments=1):
+        raise SpecError(*problems)
     path = best_checkpoint(options.checkpoint, options.storage)
     checkpoint, place = open_checkpoint(path), str(path)
     bench = bench_for(checkpoint, place, trial_of(checkpoint, place, options.task), options.storage)
@@ -109,18 +111,6 @@ def _cut(inputs: list[int], labels: list[int], number: int, options: argparse.Na
     if not any(options.prefix <= place < end for place in scored):
         return None
     return ToldText(inputs[:end], labels[:end], number)
-
-
-def _refuse_nothing(options: argparse.Namespace) -> None:
-    asked = {name: getattr(options, name) for name in ("rows", "prefix", "tokens", "segments")}
-    least = {"rows": 2}
-    problems = [
-        Problem(f"--{name}", f"must be >= {least.get(name, 1)}, got {value}", "Give how many")
-        for name, value in asked.items()
-        if value is not None and value < least.get(name, 1)
-    ]
-    if problems:
-        raise SpecError(*problems)
 
 
 def _show(found: Sequence[StatesCompared]) -> None:
